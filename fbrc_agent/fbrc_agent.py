@@ -1,0 +1,473 @@
+"""FbrcAgent: Fisher-BRC, as an agent that stands where `SacAgent` stood.
+
+Kostrikov, Tompson, Fergus, Nachum, "Offline Reinforcement Learning with Fisher Divergence Critic
+Regularization", 2021 (https://arxiv.org/abs/2103.08050). Equation numbers are the paper's.
+"""
+
+import collections
+from typing import Callable, Optional
+
+import gin
+import tensorflow as tf
+from tf_agents.agents import tf_agent
+from tf_agents.agents.sac import sac_agent
+from tf_agents.networks import network
+from tf_agents.policies import actor_policy, tf_policy
+from tf_agents.trajectories import time_step as ts
+from tf_agents.typing import types
+from tf_agents.utils import common, nest_utils, object_identity
+
+from fbrc_agent import critic_network as critics
+
+FbrcLossInfo = collections.namedtuple(
+    "FbrcLossInfo",
+    sac_agent.SacLossInfo._fields + ("gradient_penalty", "behavior_log_prob"),
+)
+
+_CriticTerms = collections.namedtuple(
+    "_CriticTerms", ("loss", "gradient_penalty", "behavior_log_prob")
+)
+
+
+@gin.configurable
+class FbrcAgent(sac_agent.SacAgent):
+    """Fisher-BRC: offline actor-critic with a behavior-regularized critic.
+
+    The critic is Q_i = O_i + log mu (eq. 5), twins i = 1, 2, mu fitted beforehand and fixed. With
+    the squared TD error J (eq. 2), the critic loss (eq. 7) is
+
+        sum_i J(O_i + log mu) + lambda * E_{s~D, a~pi(.|s)} [ sum_i ||grad_a O_i(s, a)||^2 ],
+
+        J(Q_i) = E_{(s,a,r,s')~D} [ (r + bonus + gamma * d * min_j Q'_j(s', a') - Q_i(s, a))^2 ],
+
+    a' ~ pi(.|s'), Q'_j = O'_j + log mu with the target offset networks, d the discount of the data
+    (0 at a terminal). No gradient flows into the sampled actions, the target or mu. Actor and
+    temperature are SAC's with that critic. `critic_loss_weight` multiplies the whole of eq. 7.
+
+    With log mu = 0, `gradient_penalty_weight=0`, `reward_bonus=0` and
+    `include_critic_entropy_term=True` this is `SacAgent`.
+    """
+
+    def __init__(
+        self,
+        time_step_spec: ts.TimeStep,
+        action_spec: types.NestedTensorSpec,
+        critic_network: network.Network,
+        actor_network: network.Network,
+        actor_optimizer: types.Optimizer,
+        critic_optimizer: types.Optimizer,
+        alpha_optimizer: types.Optimizer,
+        behavior_network: network.Network,
+        gradient_penalty_weight: types.Float = 0.1,
+        reward_bonus: types.Float = 0.0,
+        include_critic_entropy_term: bool = False,
+        actor_loss_weight: types.Float = 1.0,
+        critic_loss_weight: types.Float = 0.5,
+        alpha_loss_weight: types.Float = 1.0,
+        actor_policy_ctor: Callable[..., tf_policy.TFPolicy] = actor_policy.ActorPolicy,
+        critic_network_2: Optional[network.Network] = None,
+        target_critic_network: Optional[network.Network] = None,
+        target_critic_network_2: Optional[network.Network] = None,
+        target_update_tau: types.Float = 1.0,
+        target_update_period: types.Int = 1,
+        td_errors_loss_fn: types.LossFn = tf.math.squared_difference,
+        gamma: types.Float = 1.0,
+        reward_scale_factor: types.Float = 1.0,
+        initial_log_alpha: types.Float = 0.0,
+        use_log_alpha_in_alpha_loss: bool = True,
+        target_entropy: Optional[types.Float] = None,
+        gradient_clipping: Optional[types.Float] = None,
+        debug_summaries: bool = False,
+        summarize_grads_and_vars: bool = False,
+        train_step_counter: Optional[tf.Variable] = None,
+        name: Optional[str] = None,
+    ):
+        """Creates the agent: `SacAgent`'s arguments and defaults, and four of its own.
+
+        Args:
+          time_step_spec: A `TimeStep` spec of the expected time steps.
+          action_spec: A nest of `BoundedTensorSpec` of the actions.
+          critic_network: The offset network O, any critic network over (observation, action); it is
+            wrapped into Q = O + log mu here. A `BehaviorRegularizedCriticNetwork` is taken as it is.
+          actor_network: A network from observations to action distributions.
+          actor_optimizer: Optimizer of the actor.
+          critic_optimizer: Optimizer of both offset networks.
+          alpha_optimizer: Optimizer of the temperature.
+          behavior_network: mu, fitted (see `BehaviorAgent`): a stateless network from observations
+            to action distributions. It is never trained here, and saved with the agent.
+          gradient_penalty_weight: lambda of eq. 7; the paper's value is 0.1.
+          reward_bonus: Added to the reward of every step, after `reward_scale_factor`; the authors'
+            code has 5.0, the paper does not name it.
+          include_critic_entropy_term: Whether -alpha log pi(a'|s') enters the TD target, as in SAC;
+            the authors' code leaves it out.
+          actor_loss_weight: Weight of the actor loss.
+          critic_loss_weight: Weight of the critic loss, eq. 7.
+          alpha_loss_weight: Weight of the temperature loss.
+          actor_policy_ctor: The policy class.
+          critic_network_2: O_2, or its wrapper; by default a copy of `critic_network` with weights
+            of its own.
+          target_critic_network: Target of the first critic, plain or wrapped.
+          target_critic_network_2: Target of the second critic; used with `critic_network_2` only.
+          target_update_tau: Factor of the soft update of the targets.
+          target_update_period: Steps between updates of the targets.
+          td_errors_loss_fn: Elementwise loss of (target, prediction); squared difference is eq. 2.
+          gamma: Discount factor.
+          reward_scale_factor: Multiplies the rewards.
+          initial_log_alpha: Initial log of the temperature.
+          use_log_alpha_in_alpha_loss: Whether the temperature loss is linear in log alpha (SAC's
+            default here) or in alpha (the authors' code).
+          target_entropy: Target entropy in nats; -|A|/2 by default, as `SacAgent`; the authors'
+            code has -|A|.
+          gradient_clipping: Norm to clip gradients to.
+          debug_summaries: Whether to write debug summaries.
+          summarize_grads_and_vars: Whether to write summaries of gradients and variables.
+          train_step_counter: Counts the training steps; the global step by default.
+          name: Name of the agent.
+
+        Raises:
+          ValueError: If `behavior_network` does not give distributions over `action_spec`, or a
+            wrapped critic holds another behavior network.
+          NotImplementedError: If actions are discrete.
+        """
+        self._check_action_spec(action_spec)
+        critics.check_behavior_network(behavior_network, time_step_spec.observation, action_spec)
+
+        def regularized(offset_network, name):
+            return _regularize(offset_network, behavior_network, name)
+
+        super().__init__(
+            time_step_spec,
+            action_spec,
+            critic_network=regularized(critic_network, "CriticNetwork1"),
+            actor_network=actor_network,
+            actor_optimizer=actor_optimizer,
+            critic_optimizer=critic_optimizer,
+            alpha_optimizer=alpha_optimizer,
+            actor_loss_weight=actor_loss_weight,
+            critic_loss_weight=critic_loss_weight,
+            alpha_loss_weight=alpha_loss_weight,
+            actor_policy_ctor=actor_policy_ctor,
+            critic_network_2=regularized(critic_network_2, "CriticNetwork2"),
+            target_critic_network=regularized(target_critic_network, "TargetCriticNetwork1"),
+            target_critic_network_2=regularized(target_critic_network_2, "TargetCriticNetwork2"),
+            target_update_tau=target_update_tau,
+            target_update_period=target_update_period,
+            td_errors_loss_fn=td_errors_loss_fn,
+            gamma=gamma,
+            reward_scale_factor=reward_scale_factor,
+            initial_log_alpha=initial_log_alpha,
+            use_log_alpha_in_alpha_loss=use_log_alpha_in_alpha_loss,
+            target_entropy=target_entropy,
+            gradient_clipping=gradient_clipping,
+            debug_summaries=debug_summaries,
+            summarize_grads_and_vars=summarize_grads_and_vars,
+            train_step_counter=train_step_counter,
+            name=name,
+        )
+        # The critics do not track mu; here it enters the agent's checkpoints.
+        self._behavior_network = behavior_network
+        self._gradient_penalty_weight = gradient_penalty_weight
+        self._reward_bonus = reward_bonus
+        self._include_critic_entropy_term = include_critic_entropy_term
+
+    @property
+    def behavior_network(self) -> network.Network:
+        """mu(a|s), fixed."""
+        return self._behavior_network
+
+    @property
+    def alpha(self) -> tf.Tensor:
+        """The temperature."""
+        return tf.exp(self._log_alpha)
+
+    def critic_loss(
+        self,
+        time_steps: ts.TimeStep,
+        actions: types.Tensor,
+        next_time_steps: ts.TimeStep,
+        td_errors_loss_fn: types.LossFn,
+        gamma: types.Float = 1.0,
+        reward_scale_factor: types.Float = 1.0,
+        weights: Optional[types.Tensor] = None,
+        training: bool = False,
+    ) -> types.Tensor:
+        """Returns eq. 7, a scalar; arguments as in `SacAgent.critic_loss`."""
+        return self._critic_terms(
+            time_steps,
+            actions,
+            next_time_steps,
+            td_errors_loss_fn,
+            gamma,
+            reward_scale_factor,
+            weights,
+            training,
+        ).loss
+
+    def actor_loss(
+        self,
+        time_steps: ts.TimeStep,
+        weights: Optional[types.Tensor] = None,
+        training: Optional[bool] = True,
+    ) -> types.Tensor:
+        """Returns E_{s~D, a~pi} [ alpha log pi(a|s) - min_i O_i(s, a) - log mu(a|s) ], a scalar.
+
+        Args:
+          time_steps: A batch of time steps.
+          weights: Optional scalar or per-example weights.
+          training: Whether the loss is being used for training.
+        """
+        with tf.name_scope("actor_loss"):
+            nest_utils.assert_same_structure(time_steps, self.time_step_spec)
+            actions, log_pi = self._actions_and_log_probs(time_steps, training=training)
+            log_mu = self._log_mu(self._behavior(time_steps), actions)
+            offsets = self._offsets(self._critics(), time_steps, actions)
+            q_values = tf.minimum(*offsets) + log_mu
+            loss = self._aggregate(
+                self._alpha_as(log_pi) * log_pi - q_values, weights, self._actor_network.losses
+            )
+            self._actor_loss_debug_summaries(loss, actions, log_pi, q_values, time_steps)
+            return loss
+
+    def diagnostics(self, experience: types.NestedTensor) -> dict:
+        """Returns what the paper's figure 4 watches, as scalars, means over a batch.
+
+        Args:
+          experience: As for `train`.
+
+        Returns:
+          `offset_gradient_norm`: E ||grad_a O_i(s, a)||, mean of the twins, a ~ pi(.|s);
+          `behavior_gradient_norm`: E ||grad_a log mu(a|s)||, at the same actions;
+          `q_policy`, `q_data`: E min_i Q_i at the policy's and at the data's actions;
+          `entropy`: E -log pi(a|s), nats;
+          `alpha`: the temperature.
+        """
+        time_steps, policy_steps, _ = self._as_transition(experience)
+        behavior = self._behavior(time_steps)
+        actions, log_pi = self._actions_and_log_probs(time_steps, training=False)
+
+        def critic(offset_network):
+            return lambda a: self._offsets([offset_network], time_steps, a)[0]
+
+        def min_q(a):
+            return tf.minimum(*self._offsets(self._critics(), time_steps, a)) + self._log_mu(
+                behavior, a
+            )
+
+        norms = [
+            tf.sqrt(_squared_gradient(critic(offset_network), actions))
+            for offset_network in self._critics()
+        ]
+        mu_norm = tf.sqrt(_squared_gradient(lambda a: self._log_mu(behavior, a), actions))
+        return {
+            "offset_gradient_norm": tf.reduce_mean(norms),
+            "behavior_gradient_norm": tf.reduce_mean(mu_norm),
+            "q_policy": tf.reduce_mean(min_q(actions)),
+            "q_data": tf.reduce_mean(min_q(policy_steps.action)),
+            "entropy": -tf.reduce_mean(log_pi),
+            "alpha": self.alpha,
+        }
+
+    def _train(self, experience, weights):
+        time_steps, policy_steps, next_time_steps = self._as_transition(experience)
+        critic_variables = list(
+            object_identity.ObjectIdentitySet(
+                self._critic_network_1.trainable_variables
+                + self._critic_network_2.trainable_variables
+            )
+        )
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(critic_variables)
+            terms = self._configured_critic_terms(
+                time_steps, policy_steps.action, next_time_steps, weights, training=True
+            )
+            critic_loss = self._critic_loss_weight * terms.loss
+        self._minimize(tape, "Critic", critic_loss, critic_variables, self._critic_optimizer)
+
+        actor_variables = self._actor_network.trainable_variables
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(actor_variables)
+            actor_loss = self._actor_loss_weight * self.actor_loss(
+                time_steps, weights=weights, training=True
+            )
+        self._minimize(tape, "Actor", actor_loss, actor_variables, self._actor_optimizer)
+
+        alpha_variables = [self._log_alpha]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(alpha_variables)
+            alpha_loss = self._alpha_loss_weight * self.alpha_loss(
+                time_steps, weights=weights, training=True
+            )
+        self._minimize(tape, "Alpha", alpha_loss, alpha_variables, self._alpha_optimizer)
+
+        loss_info = self._loss_info(critic_loss, actor_loss, alpha_loss, terms)
+        self.train_step_counter.assign_add(1)
+        self._update_target()
+        return loss_info
+
+    def _loss(self, experience, weights=None, training: bool = False):
+        time_steps, policy_steps, next_time_steps = self._as_transition(experience)
+        terms = self._configured_critic_terms(
+            time_steps, policy_steps.action, next_time_steps, weights, training
+        )
+        return self._loss_info(
+            self._critic_loss_weight * terms.loss,
+            self._actor_loss_weight
+            * self.actor_loss(time_steps, weights=weights, training=training),
+            self._alpha_loss_weight
+            * self.alpha_loss(time_steps, weights=weights, training=training),
+            terms,
+        )
+
+    def _configured_critic_terms(self, time_steps, actions, next_time_steps, weights, training):
+        return self._critic_terms(
+            time_steps,
+            actions,
+            next_time_steps,
+            self._td_errors_loss_fn,
+            self._gamma,
+            self._reward_scale_factor,
+            weights,
+            training,
+        )
+
+    def _critic_terms(
+        self,
+        time_steps,
+        actions,
+        next_time_steps,
+        td_errors_loss_fn,
+        gamma,
+        reward_scale_factor,
+        weights,
+        training,
+    ) -> _CriticTerms:
+        """Returns eq. 7, its penalty (unweighted) and the mean log mu of the data's actions."""
+        with tf.name_scope("critic_loss"):
+            nest_utils.assert_same_structure(actions, self.action_spec)
+            nest_utils.assert_same_structure(time_steps, self.time_step_spec)
+            nest_utils.assert_same_structure(next_time_steps, self.time_step_spec)
+
+            rewards = reward_scale_factor * next_time_steps.reward + self._reward_bonus
+            next_values = self._next_values(next_time_steps)
+            discounts = tf.cast(gamma * next_time_steps.discount, next_values.dtype)
+            td_targets = tf.stop_gradient(
+                tf.cast(rewards, next_values.dtype) + discounts * next_values
+            )
+            log_mu = tf.stop_gradient(self._log_mu(self._behavior(time_steps), actions))
+            offsets = self._offsets(self._critics(), time_steps, actions, training)
+            q_values = [offset + log_mu for offset in offsets]
+            td_loss = td_errors_loss_fn(td_targets, q_values[0]) + td_errors_loss_fn(
+                td_targets, q_values[1]
+            )
+            penalty = self._gradient_penalty(time_steps, td_loss)
+            regularization = self._critic_network_1.losses + self._critic_network_2.losses
+            loss = self._aggregate(
+                td_loss + self._gradient_penalty_weight * penalty, weights, regularization
+            )
+            self._critic_loss_debug_summaries(td_targets, *q_values)
+            return _CriticTerms(
+                loss, self._aggregate(penalty, weights), self._aggregate(log_mu, weights)
+            )
+
+    def _next_values(self, next_time_steps) -> tf.Tensor:
+        """Returns min_j Q'_j(s', a'), a' ~ pi(.|s'), with the entropy term if asked for."""
+        actions, log_pi = self._actions_and_log_probs(next_time_steps, training=False)
+        targets = (self._target_critic_network_1, self._target_critic_network_2)
+        offsets = self._offsets([t.offset_network for t in targets], next_time_steps, actions)
+        values = tf.minimum(*offsets) + self._log_mu(self._behavior(next_time_steps), actions)
+        if self._include_critic_entropy_term:
+            values -= self._alpha_as(log_pi) * log_pi
+        return values
+
+    def _gradient_penalty(self, time_steps, like: tf.Tensor) -> tf.Tensor:
+        """Returns sum_i ||grad_a O_i(s, a)||^2, a ~ pi(.|s), per example; zeros if lambda = 0."""
+        if isinstance(self._gradient_penalty_weight, (int, float)) and (
+            self._gradient_penalty_weight == 0
+        ):
+            return tf.zeros_like(like)
+        actions, _ = self._actions_and_log_probs(time_steps, training=False)
+        actions = tf.nest.map_structure(tf.stop_gradient, actions)
+        return tf.add_n(
+            [
+                _squared_gradient(
+                    lambda a, o=offset_network: self._offsets([o], time_steps, a, True)[0], actions
+                )
+                for offset_network in self._critics()
+            ]
+        )
+
+    def _critics(self):
+        return [self._critic_network_1.offset_network, self._critic_network_2.offset_network]
+
+    def _offsets(self, offset_networks, time_steps, actions, training=False):
+        """Returns O_i(s, a) of each network, `[B]`."""
+        inputs = (time_steps.observation, actions)
+        return [
+            net(inputs, step_type=time_steps.step_type, training=training)[0]
+            for net in offset_networks
+        ]
+
+    def _behavior(self, time_steps):
+        """Returns mu(.|s)."""
+        return self._behavior_network(
+            time_steps.observation, step_type=time_steps.step_type, training=False
+        )[0]
+
+    def _log_mu(self, behavior, actions) -> tf.Tensor:
+        return critics.behavior_log_prob(behavior, actions, self.action_spec)
+
+    def _alpha_as(self, tensor: tf.Tensor) -> tf.Tensor:
+        return tf.cast(self.alpha, tensor.dtype)
+
+    def _aggregate(self, per_example, weights, regularization_loss=None) -> tf.Tensor:
+        """Returns the mean over the global batch of `[B]`, or of `[B, T]` summed over time."""
+        if per_example.shape.rank > 1:
+            per_example = tf.reduce_sum(per_example, axis=range(1, per_example.shape.rank))
+        return common.aggregate_losses(
+            per_example_loss=per_example,
+            sample_weight=weights,
+            regularization_loss=regularization_loss,
+        ).total_loss
+
+    def _minimize(self, tape, name, loss, variables, optimizer):
+        assert variables, f"No trainable {name.lower()} variables to optimize."
+        tf.debugging.check_numerics(loss, f"{name} loss is inf or nan.")
+        self._apply_gradients(tape.gradient(loss, variables), variables, optimizer)
+
+    def _loss_info(self, critic_loss, actor_loss, alpha_loss, terms) -> tf_agent.LossInfo:
+        extra = FbrcLossInfo(
+            critic_loss, actor_loss, alpha_loss, terms.gradient_penalty, terms.behavior_log_prob
+        )
+        with tf.name_scope("Losses"):
+            for name, value in extra._asdict().items():
+                tf.summary.scalar(name, value, step=self.train_step_counter)
+        return tf_agent.LossInfo(loss=critic_loss + actor_loss + alpha_loss, extra=extra)
+
+
+def _regularize(offset_network, behavior_network, name):
+    """Returns Q = O + log mu for a plain critic network; a wrapped one is checked."""
+    if offset_network is None:
+        return None
+    if not isinstance(offset_network, critics.BehaviorRegularizedCriticNetwork):
+        return critics.BehaviorRegularizedCriticNetwork(offset_network, behavior_network, name)
+    if offset_network.behavior_network is not behavior_network:
+        raise ValueError(
+            f"{name} wraps the behavior network '{offset_network.behavior_network.name}', which is "
+            f"not the agent's behavior_network '{behavior_network.name}'; give both the same object."
+        )
+    return offset_network
+
+
+def _squared_gradient(function, actions: types.NestedTensor) -> tf.Tensor:
+    """Returns ||grad_a f(a)||^2 per example, summed over the action's dimensions and its nest."""
+    flat = tf.nest.flatten(actions)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(flat)
+        value = function(actions)
+    outer_rank = value.shape.rank
+    return tf.add_n(
+        [
+            tf.reduce_sum(tf.square(g), axis=list(range(outer_rank, g.shape.rank)))
+            for g in tape.gradient(value, flat)
+        ]
+    )
