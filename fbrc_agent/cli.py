@@ -1,0 +1,183 @@
+"""The command line: flags, gin, one call into the package."""
+
+import argparse
+import os
+import sys
+import traceback
+from typing import Callable, List, Optional, Sequence
+
+from fbrc_agent.errors import InputError
+
+
+def _gin_search_paths() -> List[str]:
+    """Where gin files are looked for: here, the repository's gin/, and where pip puts it."""
+    package = os.path.dirname(os.path.abspath(__file__))
+    return [
+        os.path.join(os.path.dirname(package), "gin"),
+        os.path.join(sys.prefix, "share", "fbrc_agent", "gin"),
+    ]
+
+
+def _parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
+    """Parses gin files and bindings; a mistake in them is an `InputError`."""
+    import gin
+
+    for path in _gin_search_paths():
+        gin.add_config_file_search_path(path)
+    try:
+        gin.parse_config_files_and_bindings(list(files), list(bindings))
+    except (OSError, ValueError, SyntaxError, TypeError) as error:
+        where = ", ".join([*files, *bindings])
+        raise InputError(f"gin configuration ({where}): {_one_line(error)}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _parser(name: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=name, description=description)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _add_gin_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--gin_file", nargs="+", action="extend", default=[], help="gin files, in order"
+    )
+    parser.add_argument(
+        "--gin_bindings", nargs="+", action="extend", default=[], help="gin bindings, after files"
+    )
+
+
+def _run(name: str, description: str, add_flags: Callable, body: Callable) -> int:
+    """Parses flags, runs, and turns what goes wrong into one sentence and an exit code."""
+    parser = _parser(name, description)
+    add_flags(parser)
+    flags = parser.parse_args()
+    try:
+        body(flags)
+        return 0
+    except KeyboardInterrupt:
+        print(f"\n{name}: interrupted; the same command continues.", file=sys.stderr)
+        return 130
+    except InputError as error:
+        if flags.debug:
+            traceback.print_exc()
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+
+
+def train() -> int:
+    """fbrc-train: fit the density, train F-BRC, evaluate, export, print a table."""
+
+    def add_flags(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--root_dir", help="directory of the run; default runs/<gin file>")
+        _add_gin_flags(parser)
+
+    def body(flags: argparse.Namespace) -> None:
+        from fbrc_agent import report
+        from fbrc_agent import train as driver
+
+        files = flags.gin_file or ["quickstart.gin"]
+        _parse_gin(files, flags.gin_bindings)
+        stem = os.path.splitext(os.path.basename(files[-1]))[0]
+        root_dir = flags.root_dir or os.path.join("runs", stem)
+        print(report.table(driver.train(root_dir)))
+
+    return _run("train", "Train Fisher-BRC on a fixed data set.", add_flags, body)
+
+
+def export() -> int:
+    """fbrc-export: write the greedy policy of a run as a SavedModel."""
+
+    def add_flags(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--root_dir", required=True, help="directory of a run")
+        parser.add_argument("--output", required=True, help="directory to write, e.g. models/hop/1")
+
+    def body(flags: argparse.Namespace) -> None:
+        from fbrc_agent import train as driver
+
+        _parse_gin([os.path.join(flags.root_dir, "operative_config.gin")], [])
+        print(driver.export_run(flags.root_dir, flags.output))
+
+    return _run("export", "Export the policy of a run.", add_flags, body)
+
+
+def evaluate() -> int:
+    """fbrc-evaluate: run an exported policy in a task's environment."""
+
+    def add_flags(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--policy", required=True, help="directory of a SavedModel")
+        parser.add_argument("--task", required=True, help="D4RL task id or Gymnasium id")
+        parser.add_argument("--episodes", type=int, default=10, help="number of episodes")
+        parser.add_argument("--seed", type=int, default=0, help="seed of the first episode")
+
+    def body(flags: argparse.Namespace) -> None:
+        from fbrc_agent import d4rl, report
+        from fbrc_agent import evaluate as evaluation
+
+        task = d4rl.get_task(flags.task)
+        if task.environment is None:
+            raise InputError(f"--task {flags.task}: there is no environment to evaluate it in.")
+        action_fn = evaluation.saved_model_action_fn(flags.policy, task.environment)
+        result = evaluation.evaluate(action_fn, task.environment, flags.episodes, flags.seed)
+        print(report.evaluation_table(task, result))
+
+    return _run("evaluate", "Evaluate an exported policy.", add_flags, body)
+
+
+def collect() -> int:
+    """fbrc-collect: train SAC online and write what it saw as a D4RL-layout file."""
+
+    def add_flags(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--output", required=True, help="HDF5 file to write")
+        _add_gin_flags(parser)
+
+    def body(flags: argparse.Namespace) -> None:
+        from fbrc_agent import collect as collector
+
+        if not flags.gin_file:
+            raise InputError("--gin_file is needed, for example collect/pendulum.gin.")
+        _parse_gin(flags.gin_file, flags.gin_bindings)
+        collector.collect(output=flags.output)
+
+    return _run("collect", "Collect data with an online agent.", add_flags, body)
+
+
+def plot() -> int:
+    """fbrc-plot: draw the learning curves of runs."""
+
+    def add_flags(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("root_dir", nargs="+", help="directories of runs; seeds of one setting")
+        parser.add_argument("--output", help="PNG to write; default <first root_dir>/curves.png")
+
+    def body(flags: argparse.Namespace) -> None:
+        from fbrc_agent import plot as plots
+
+        print(plots.plot(flags.root_dir, flags.output))
+
+    return _run("plot", "Draw the learning curves of runs.", add_flags, body)
+
+
+COMMANDS = {
+    "train": train,
+    "export": export,
+    "evaluate": evaluate,
+    "collect": collect,
+    "plot": plot,
+}
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """python -m fbrc_agent.cli COMMAND ...: what the launchers in bin/ call."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] not in COMMANDS:
+        print(f"usage: python -m fbrc_agent.cli {{{','.join(COMMANDS)}}} ...", file=sys.stderr)
+        return 2
+    sys.argv[1:] = arguments[1:]
+    return COMMANDS[arguments[0]]()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

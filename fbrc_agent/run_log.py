@@ -1,0 +1,130 @@
+"""What a run writes while it goes on: metrics.jsonl, TensorBoard summaries, the progress bar."""
+
+import json
+import math
+import os
+import time
+from typing import Any, Dict, List, Optional
+
+import tensorflow as tf
+import tqdm
+
+STAGES = ("behavior", "fbrc")
+
+
+def write_json(path: str, content: Any) -> None:
+    """Writes a JSON file under a temporary name and renames it: whole, or not at all."""
+    temporary = f"{path}.{os.getpid()}.tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+    os.replace(temporary, path)
+
+
+def read_metrics(root_dir: str) -> List[Dict[str, Any]]:
+    """Returns the lines of root_dir/metrics.jsonl; a line cut by a kill is left out."""
+    path = os.path.join(root_dir, "metrics.jsonl")
+    if not os.path.exists(path):
+        return []
+    records = []
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return records
+
+
+class StageLog:
+    """Log of one stage of a run; an interrupted stage goes on where its checkpoint stands.
+
+    Lines of `metrics.jsonl` are `{"stage", "step", "seconds", scalars...}`; `seconds` counts the
+    training of the stage, over all its starts, without evaluation and logging.
+    """
+
+    def __init__(self, root_dir: str, stage: str, step: int, num_steps: int):
+        """Opens the log at a step; lines that a killed run wrote beyond it are dropped.
+
+        Args:
+          root_dir: Directory of the run.
+          stage: One of `STAGES`.
+          step: Step of the checkpoint that the stage goes on from.
+          num_steps: Step at which the stage ends.
+        """
+        self.stage = stage
+        self._path = os.path.join(root_dir, "metrics.jsonl")
+        records = [r for r in read_metrics(root_dir) if self._is_before(r, step)]
+        self._rewrite(records)
+        self.records = [r for r in records if r["stage"] == stage]
+        self._step = step
+        self._seconds = self.records[-1]["seconds"] if self.records else 0.0
+        self._started: Optional[float] = None
+        self._writer = tf.summary.create_file_writer(os.path.join(root_dir, "eval", stage))
+        self._bar = tqdm.tqdm(
+            total=num_steps,
+            initial=step,
+            desc=f"{stage:8s}",
+            unit="update",
+            dynamic_ncols=True,
+            mininterval=0.5,
+        )
+
+    def _is_before(self, record: Dict[str, Any], step: int) -> bool:
+        order = STAGES.index(record["stage"]) - STAGES.index(self.stage)
+        return order < 0 or (order == 0 and record["step"] <= step)
+
+    def _rewrite(self, records: List[Dict[str, Any]]) -> None:
+        temporary = f"{self._path}.{os.getpid()}.tmp"
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+        os.replace(temporary, self._path)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far."""
+        running = 0.0 if self._started is None else time.monotonic() - self._started
+        return self._seconds + running
+
+    def start_clock(self) -> None:
+        """Training begins, or goes on."""
+        self._started = time.monotonic()
+
+    def stop_clock(self) -> None:
+        """Training pauses."""
+        self._seconds, self._started = self.seconds, None
+
+    def advance(self, step: int) -> None:
+        """Moves the bar to a step."""
+        self._bar.update(step - self._step)
+        self._step = step
+
+    def write(self, step: int, scalars: Dict[str, Any], score: Optional[str] = None) -> None:
+        """Appends a line, writes its numbers as summaries, and shows a score in the bar.
+
+        Args:
+          step: Updates made in this stage.
+          scalars: Numbers, or lists of them (kept in the line only); None for what is not known.
+          score: Text for the bar, if the line holds an evaluation.
+        """
+        record = {"stage": self.stage, "step": step, "seconds": round(self.seconds, 3), **scalars}
+        record = {k: _finite_or_text(v) for k, v in record.items()}
+        self.records.append(record)
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        with self._writer.as_default():
+            for name, value in scalars.items():
+                if isinstance(value, float):
+                    tf.summary.scalar(name, value, step=step)
+        if score is not None:
+            self._bar.set_postfix_str(score)
+
+    def close(self) -> None:
+        """Closes the bar and the summaries."""
+        self._bar.close()
+        self._writer.close()
+
+
+def _finite_or_text(value: Any) -> Any:
+    """JSON has no inf and nan; they are written as the texts 'inf', '-inf' and 'nan'."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
