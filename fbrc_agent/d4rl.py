@@ -14,11 +14,11 @@ import importlib.util
 import os
 import re
 import types
-from typing import Any, BinaryIO, Dict, List, Optional, Tuple, Union
 import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
+from typing import Any, BinaryIO, Optional, Union
 
 import h5py
 import numpy as np
@@ -56,7 +56,7 @@ class Task:
     id: str
     environment: Optional[str]
     data_url: Optional[str]
-    reference_scores: Optional[Tuple[float, float]]
+    reference_scores: Optional[tuple[float, float]]
 
     def normalized_score(self, returns: Any) -> Union[np.ndarray, np.float64]:
         """D4RL's normalized score, `100 * (return - random) / (expert - random)`.
@@ -107,8 +107,8 @@ def get_task(task_id: str) -> Task:
 
 
 def _suggestion(task_id: str, infos: types.ModuleType) -> str:
-    known: List[str] = ['Pendulum-v1', *_ENVIRONMENTS.values(), *infos.DATASET_URLS]
-    by_lower: Dict[str, str] = {name.lower(): name for name in known}
+    known: list[str] = ['Pendulum-v1', *_ENVIRONMENTS.values(), *infos.DATASET_URLS]
+    by_lower: dict[str, str] = {name.lower(): name for name in known}
     close = difflib.get_close_matches(task_id.lower(), by_lower, n=4)
     if close:
         return 'did you mean ' + ' or '.join(by_lower[name] for name in close)
@@ -116,13 +116,13 @@ def _suggestion(task_id: str, infos: types.ModuleType) -> str:
             + ', '.join(['Pendulum-v1', *_ENVIRONMENTS.values()]))
 
 
-def _reference_scores(infos: types.ModuleType, task_id: str) -> Optional[Tuple[float, float]]:
+def _reference_scores(infos: types.ModuleType, task_id: str) -> Optional[tuple[float, float]]:
     if task_id not in infos.REF_MIN_SCORE or task_id not in infos.REF_MAX_SCORE:
         return None
     return float(infos.REF_MIN_SCORE[task_id]), float(infos.REF_MAX_SCORE[task_id])
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _d4rl_infos() -> types.ModuleType:
     """D4RL's tables, `d4rl.infos`, without importing `d4rl`.
 

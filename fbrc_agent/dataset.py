@@ -4,9 +4,9 @@ Batch i is a pure function of the seed and i, so that a run which is interrupted
 i sees exactly the batches it would have seen.
 """
 
-import numbers
-from typing import Any, Tuple
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
@@ -46,17 +46,14 @@ def make_tf_dataset(data: OfflineData, batch_size: int, seed: int,
         InputError: If an argument is out of its range.
     """
     size = data.num_transitions
-    if isinstance(batch_size, numbers.Integral) and batch_size > size:
-        raise InputError(f'batch_size is {batch_size}, but {data.source} has only {size} '
-                         'transitions; it must be at most that.')
-    _check_integer('batch_size', batch_size, 1, size)
+    _check_integer('batch_size', batch_size, 1, size, ', the number of transitions')
     _check_integer('seed', seed, 0, 2**31 - 1)
     _check_integer('start', start, 0, 2**62 // batch_size)
     with tf.device('/CPU:0'):  # Where tf.data runs.
         arrays = tuple(tf.constant(array) for array in (
             data.observations, data.actions, data.rewards, data.next_observations, data.discounts))
 
-    def make_batch(batch_index: tf.Tensor) -> Tuple[trajectory.Trajectory, Tuple[()]]:
+    def make_batch(batch_index: tf.Tensor) -> tuple[trajectory.Trajectory, tuple[()]]:
         rows = _sample_rows(batch_index, batch_size, size, seed)
         return _to_trajectory(*(tf.gather(array, rows) for array in arrays)), ()
 
@@ -72,7 +69,8 @@ def _sample_rows(batch_index: tf.Tensor, batch_size: int, size: int, seed: int) 
         [tf.fill([batch_size], tf.constant(seed, tf.int64)), epochs, tf.zeros_like(epochs)], axis=1)
     # The raw op: `tf.random.experimental.index_shuffle` mishandles one seed per index (TF 2.15).
     return tf.raw_ops.RandomIndexShuffle(
-        index=positions % size, seed=seeds, max_index=tf.constant(size - 1, tf.int64), rounds=_ROUNDS)
+        index=positions % size, seed=seeds, max_index=tf.constant(size - 1, tf.int64),
+        rounds=_ROUNDS)
 
 
 def _to_trajectory(observations: tf.Tensor, actions: tf.Tensor, rewards: tf.Tensor,
@@ -94,6 +92,7 @@ def _to_trajectory(observations: tf.Tensor, actions: tf.Tensor, rewards: tf.Tens
         discount=frames(discounts, tf.ones_like(discounts)))
 
 
-def _check_integer(name: str, value: Any, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= value <= high:
-        raise InputError(f'{name} is {value!r}; it must be an integer from {low} to {high}.')
+def _check_integer(name: str, value: Any, low: int, high: int, why: str = '') -> None:
+    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not is_integer or not low <= value <= high:
+        raise InputError(f'{name} is {value!r}; it must be an integer from {low} to {high}{why}.')

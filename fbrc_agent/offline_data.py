@@ -9,25 +9,30 @@ import functools
 import hashlib
 import logging
 import os
-from typing import Any, Dict, Mapping, Optional, Tuple
-import uuid
+from collections.abc import Mapping
+from typing import Any, Optional
 
-import h5py
 import numpy as np
 
 from fbrc_agent import d4rl
+from fbrc_agent.array_checks import (
+    ActionBounds,
+    as_float32,
+    check_finite,
+    check_lengths,
+    clip_actions,
+    resolve_bounds,
+    to_array,
+)
+from fbrc_agent.d4rl_file import read_d4rl_hdf5, save_d4rl_hdf5
 from fbrc_agent.errors import InputError
-
-ActionBounds = Tuple[Any, Any]
 
 EMBEDDED_PREFIX = 'embedded:'
 
-# Actions this far outside their bounds (relative to bounds above 1) are float32 rounding; they are
-# clipped. Anything farther is an error.
-_BOUND_TOLERANCE = 1e-6
-
 # The limit of every D4RL locomotion task, for files of the first kind, without `timeouts`.
 _DEFAULT_MAX_EPISODE_STEPS = 1000
+
+__all__ = ['EMBEDDED_PREFIX', 'load_dataset', 'OfflineData', 'save_d4rl_hdf5']
 
 _ARRAY_NAMES = ('observations', 'actions', 'rewards', 'next_observations', 'discounts')
 
@@ -91,32 +96,30 @@ class OfflineData:
         """
         given = {'observations': observations, 'actions': actions, 'rewards': rewards,
                  'next_observations': next_observations, 'discounts': discounts}
-        arrays = {key: np.asarray(value) for key, value in given.items()}
-        for key, array in arrays.items():
-            _check_kind_and_rank(source, key, array, 2 if key in _MATRICES else 1)
-            arrays[key] = _freeze(array if key in _MATRICES else array.reshape(len(array)))
-        _check_lengths(source, arrays)
+        arrays = {key: as_float32(to_array(source, key, value)) for key, value in given.items()}
+        check_lengths(source, arrays)
         if arrays['next_observations'].shape != arrays['observations'].shape:
             raise InputError(f"{source}: next_observations has shape "
                              f"{arrays['next_observations'].shape}; it must be that of "
                              f"observations, {arrays['observations'].shape}.")
         for key, array in arrays.items():
-            _check_finite(source, key, array)
+            check_finite(source, key, array)
         outside = (arrays['discounts'] < 0) | (arrays['discounts'] > 1)
         if outside.any():
             row = int(outside.argmax())
             raise InputError(f"{source}: discounts has {arrays['discounts'][row]} in row {row}; "
                              'discounts lie in [0, 1].')
-        minimum, maximum = _resolve_bounds(source, arrays['actions'], action_bounds)
-        arrays['actions'] = _clip_actions(source, arrays['actions'], minimum, maximum)
-        returns = np.zeros([0]) if episode_returns is None else np.asarray(episode_returns)
-        _check_kind_and_rank(source, 'episode_returns', returns, 1)
-        _check_finite(source, 'episode_returns', returns)
-        return cls(**arrays, episode_returns=_freeze(returns), action_minimum=minimum,
+        minimum, maximum = resolve_bounds(source, arrays['actions'].shape[1], action_bounds)
+        arrays['actions'] = as_float32(clip_actions(source, arrays['actions'], minimum, maximum))
+        returns = to_array(source, 'episode_returns',
+                           np.zeros([0]) if episode_returns is None else episode_returns)
+        check_finite(source, 'episode_returns', returns)
+        return cls(**arrays, episode_returns=as_float32(returns), action_minimum=minimum,
                    action_maximum=maximum, source=source)
 
     @property
     def num_transitions(self) -> int:
+        """N."""
         return len(self.rewards)
 
     @functools.cached_property
@@ -145,9 +148,6 @@ class OfflineData:
         return tensor_spec.BoundedTensorSpec(
             [self.actions.shape[1]], tf.float32, minimum=self.action_minimum,
             maximum=self.action_maximum, name='action')
-
-
-_MATRICES = ('observations', 'actions', 'next_observations')
 
 
 def load_dataset(source: str,
@@ -179,20 +179,9 @@ def load_dataset(source: str,
         InputError: If there is no such file or task, or the file is not usable.
     """
     path = _find_file(source)
-    try:
-        with h5py.File(path, 'r') as file:
-            columns, attributes = _read_file(file, path)
-    except OSError as error:
-        raise InputError(f'{path}: cannot be read as HDF5, it may be truncated or of another '
-                         f'format ({error}).') from error
-    except MemoryError as error:
-        raise InputError(f'{path}: does not fit into memory ({error}).') from error
-    if action_bounds is None and 'action_minimum' in attributes:
-        if 'action_maximum' not in attributes:
-            raise InputError(f'{path}: has the attribute action_minimum but not action_maximum; '
-                             'write both or neither.')
-        action_bounds = attributes['action_minimum'], attributes['action_maximum']
-
+    columns, attributes = read_d4rl_hdf5(path)
+    if action_bounds is None:
+        action_bounds = _recorded_bounds(path, attributes)
     rewards, terminals = columns['rewards'], columns['terminals']
     timeouts = columns.get('timeouts')
     if timeouts is None:
@@ -203,69 +192,19 @@ def load_dataset(source: str,
         raise InputError(f'{path}: has no usable transition; it needs two consecutive rows of an '
                          f'episode, but has {len(rewards)} rows, {int(timeouts.sum())} of them '
                          'cut by a time limit.')
-    minimum, maximum = _resolve_bounds(path, columns['actions'], action_bounds)
-    actions = _clip_actions(path, columns['actions'], minimum, maximum)
+    minimum, maximum = resolve_bounds(path, columns['actions'].shape[1], action_bounds)
+    actions = clip_actions(path, columns['actions'], minimum, maximum)
     observations = columns['observations']
     return OfflineData(
-        observations=_freeze(_select(observations[:-1], keep)),
-        actions=_freeze(_select(actions[:-1], keep)),
-        rewards=_freeze(_select(rewards[:-1], keep)),
-        next_observations=_freeze(_select(observations[1:], keep)),
-        discounts=_freeze(1.0 - _select(terminals[:-1], keep)),
-        episode_returns=_freeze(_episode_returns(rewards, terminals | timeouts)),
+        observations=as_float32(_select(observations[:-1], keep)),
+        actions=as_float32(_select(actions[:-1], keep)),
+        rewards=as_float32(_select(rewards[:-1], keep)),
+        next_observations=as_float32(_select(observations[1:], keep)),
+        discounts=as_float32(~_select(terminals[:-1], keep)),
+        episode_returns=as_float32(_episode_returns(rewards, terminals | timeouts)),
         action_minimum=minimum,
         action_maximum=maximum,
         source=source)
-
-
-def save_d4rl_hdf5(path: str,
-                   observations: Any,
-                   actions: Any,
-                   rewards: Any,
-                   terminals: Any,
-                   timeouts: Any,
-                   attributes: Mapping[str, Any],
-                   next_observations: Optional[Any] = None) -> None:
-    """Writes the rows of consecutive episodes as a gzip-compressed D4RL-layout HDF5 file.
-
-    The file appears under its name only once it is complete.
-
-    Args:
-        path: Name of the file; a file of that name is replaced.
-        observations: [N, S].
-        actions: [N, A].
-        rewards: [N].
-        terminals: [N], true where the action ended the episode in a terminal state.
-        timeouts: [N], true where a time limit, or the end of the recording, cut the episode.
-        attributes: HDF5 attributes of the file: `action_minimum` and `action_maximum`, provenance.
-        next_observations: [N, S], optional; `load_dataset` does not need it.
-
-    Raises:
-        InputError: If the arrays do not fit together or the file cannot be written.
-    """
-    columns = {'observations': observations, 'actions': actions, 'rewards': rewards,
-               'terminals': terminals, 'timeouts': timeouts}
-    if next_observations is not None:
-        columns['next_observations'] = next_observations
-    arrays: Dict[str, np.ndarray] = {}
-    for key, value in columns.items():
-        array = np.asarray(value)
-        _check_kind_and_rank(path, key, array, 2 if key in _MATRICES else 1)
-        dtype = bool if key in ('terminals', 'timeouts') else np.float32
-        arrays[key] = (array if key in _MATRICES else array.reshape(len(array))).astype(dtype)
-    _check_lengths(path, arrays)
-    temporary = f'{path}.{uuid.uuid4().hex}.part'
-    try:
-        with h5py.File(temporary, 'x') as file:
-            for key, array in arrays.items():
-                file.create_dataset(key, data=array, compression='gzip')
-            file.attrs.update(attributes)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f'{path}: cannot be written ({error}).') from error
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
 
 
 def _find_file(source: str) -> str:
@@ -275,12 +214,11 @@ def _find_file(source: str) -> str:
     source = os.fspath(source)
     if source.startswith(EMBEDDED_PREFIX):
         return _find_embedded(source[len(EMBEDDED_PREFIX):])
-    if os.path.isdir(source):
-        raise InputError(f'{source}: is a directory; the data source must be an HDF5 file.')
-    if os.path.exists(source):
+    if os.path.isfile(source):
         return source
     if os.sep in source or source.endswith(('.hdf5', '.h5')):
-        raise InputError(f'{source}: there is no such file.')
+        what = 'is a directory' if os.path.isdir(source) else 'there is no such file'
+        raise InputError(f'{source}: {what}; the data source must be an HDF5 file.')
     try:
         task = d4rl.get_task(source)
     except InputError as error:
@@ -298,119 +236,12 @@ def _find_embedded(name: str) -> str:
     return os.path.join(directory, f'{name}.hdf5')
 
 
-# What D4RL's files hold, and the rank of each array.
-_REQUIRED = {'observations': 2, 'actions': 2, 'rewards': 1, 'terminals': 1}
-_OPTIONAL = {'timeouts': 1}
-
-
-def _read_file(file: h5py.File, path: str) -> Tuple[Dict[str, np.ndarray], Dict[str, Any]]:
-    """Reads and validates the arrays; numbers as float32, terminals and timeouts as bool."""
-    datasets: Dict[str, h5py.Dataset] = {}
-    for key, rank in {**_REQUIRED, **_OPTIONAL}.items():
-        if key in _OPTIONAL and key not in file.keys():
-            continue
-        datasets[key] = _get_dataset(file, path, key)
-        _check_kind_and_rank(path, key, datasets[key], rank)
-    _check_lengths(path, datasets)
-    columns: Dict[str, np.ndarray] = {}
-    for key, dataset in datasets.items():
-        array = dataset.astype(np.float32)[()]
-        _check_finite(path, key, array)
-        if len(dataset.shape) == 2 and key not in _MATRICES:
-            array = array[:, 0]
-        columns[key] = array if key not in ('terminals', 'timeouts') else array != 0
-    return columns, dict(file.attrs)
-
-
-def _get_dataset(file: h5py.File, path: str, key: str) -> h5py.Dataset:
-    """The dataset `key`, whose bytes must lie in this file."""
-    link = file.get(key, getlink=True)
-    if link is None:
-        raise InputError(f"{path}: has no key {key!r}; it has "
-                         f"{', '.join(sorted(file.keys())) or 'none'}, and a D4RL file has "
-                         f"{', '.join(_REQUIRED)}.")
-    if not isinstance(link, h5py.HardLink):
-        raise InputError(f'{path}: key {key!r} is a link to elsewhere ({type(link).__name__}); it '
-                         'must be a dataset in the file itself.')
-    dataset = file[key]
-    if not isinstance(dataset, h5py.Dataset):
-        raise InputError(f'{path}: key {key!r} is a group; it must be a dataset.')
-    if dataset.external or dataset.is_virtual:
-        raise InputError(f'{path}: the values of {key!r} are kept in other files; they must be in '
-                         'the file itself.')
-    return dataset
-
-
-def _check_kind_and_rank(source: str, key: str, array: Any, rank: int) -> None:
-    if array.dtype.kind not in 'biuf':
-        raise InputError(f'{source}: {key} has type {array.dtype}; it must hold real numbers.')
-    shape = array.shape
-    # D4RL accepts a column [N, 1] for a vector.
-    if len(shape) != rank and not (rank == 1 and len(shape) == 2 and shape[1] == 1):
-        wanted = '[rows, size]' if rank == 2 else '[rows]'
-        raise InputError(f'{source}: {key} has shape {tuple(shape)}; it must be {wanted}.')
-    if 0 in shape[1:]:
-        raise InputError(f'{source}: {key} has shape {tuple(shape)}; its size must not be 0.')
-
-
-def _check_lengths(source: str, arrays: Mapping[str, Any]) -> None:
-    lengths = {key: array.shape[0] for key, array in arrays.items()}
-    if len(set(lengths.values())) > 1:
-        listed = ', '.join(f'{key} {length}' for key, length in lengths.items())
-        raise InputError(f'{source}: arrays have different numbers of rows ({listed}); they must '
-                         'be equal.')
-    if not all(lengths.values()):
-        raise InputError(f'{source}: is empty; it must have at least one transition.')
-
-
-def _check_finite(source: str, key: str, array: np.ndarray) -> None:
-    finite = np.isfinite(array)
-    if not finite.all():
-        index = np.unravel_index(int(finite.argmin()), array.shape)
-        raise InputError(f'{source}: {key} has {array[index]} in row {int(index[0])}; every value '
-                         'must be a finite float32.')
-
-
-def _resolve_bounds(source: str, actions: np.ndarray,
-                    bounds: Optional[ActionBounds]) -> Tuple[np.ndarray, np.ndarray]:
-    """Bounds as two arrays [A]."""
-    shape = actions.shape[1:]
-    try:
-        minimum, maximum = (-1.0, 1.0) if bounds is None else bounds
-        minimum, maximum = (np.broadcast_to(np.asarray(bound, np.float32), shape).copy()
-                            for bound in (minimum, maximum))
-    except (TypeError, ValueError) as error:
-        raise InputError(f'{source}: action_bounds is {bounds!r}; it must be (minimum, maximum), '
-                         f'each a number or {shape[0]} numbers.') from error
-    if not (np.isfinite(minimum).all() and np.isfinite(maximum).all() and (minimum < maximum).all()):
-        raise InputError(f'{source}: action bounds are {minimum.tolist()} and {maximum.tolist()}; '
-                         'each minimum must be finite and below its maximum.')
-    if bounds is None:
-        row = _first_row_outside(actions, minimum, maximum)
-        if row is not None:
-            raise InputError(f'{source}: actions has {actions[row].tolist()} in row {row}, outside '
-                             '[-1, 1]; pass action_bounds=(minimum, maximum).')
-    return _freeze(minimum), _freeze(maximum)
-
-
-def _first_row_outside(actions: np.ndarray, minimum: np.ndarray,
-                       maximum: np.ndarray) -> Optional[int]:
-    low = minimum - _BOUND_TOLERANCE * np.maximum(1.0, np.abs(minimum))
-    high = maximum + _BOUND_TOLERANCE * np.maximum(1.0, np.abs(maximum))
-    outside = ((actions < low) | (actions > high)).any(axis=1)
-    return int(outside.argmax()) if outside.any() else None
-
-
-def _clip_actions(source: str, actions: np.ndarray, minimum: np.ndarray,
-                  maximum: np.ndarray) -> np.ndarray:
-    if (actions >= minimum).all() and (actions <= maximum).all():
-        return actions
-    row = _first_row_outside(actions, minimum, maximum)
-    if row is not None:
-        raise InputError(f'{source}: actions has {actions[row].tolist()} in row {row}, outside the '
-                         f'bounds {minimum.tolist()} to {maximum.tolist()}; correct the data or '
-                         'pass other action_bounds.')
-    return _freeze(np.clip(actions, minimum, maximum))
+def _recorded_bounds(path: str, attributes: Mapping[str, Any]) -> Optional[ActionBounds]:
+    names = [name for name in ('action_minimum', 'action_maximum') if name in attributes]
+    if len(names) == 1:
+        raise InputError(f'{path}: of the attributes action_minimum and action_maximum it has only '
+                         f'{names[0]}; it must have both or neither.')
+    return (attributes[names[0]], attributes[names[1]]) if names else None
 
 
 def _episode_limit(path: str, given: Optional[int], attributes: Mapping[str, Any]) -> int:
@@ -451,10 +282,3 @@ def _episode_returns(rewards: np.ndarray, ends: np.ndarray) -> np.ndarray:
         return np.zeros([0])
     starts = np.append(0, last[:-1] + 1)
     return np.add.reduceat(rewards[:last[-1] + 1].astype(np.float64), starts)
-
-
-def _freeze(array: np.ndarray) -> np.ndarray:
-    """A read-only, row-major float32 view, or copy where the array is not that already."""
-    view = np.ascontiguousarray(array, np.float32).view()
-    view.flags.writeable = False
-    return view
