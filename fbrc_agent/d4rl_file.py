@@ -127,7 +127,8 @@ def save_d4rl_hdf5(path: str,
     try:
         with h5py.File(temporary, 'x') as file:
             for key, array in arrays.items():
-                file.create_dataset(key, data=array, compression='gzip')
+                file.create_dataset(key, data=array, compression='gzip', compression_opts=9,
+                                    shuffle=True)
             file.attrs.update(attributes)
         os.replace(temporary, path)
     except OSError as error:
