@@ -34,9 +34,9 @@ _ENVIRONMENTS = {
     'walker2d': 'Walker2d-v4',
 }
 
-# Pendulum-v1 is not a D4RL task; these are ours, mean returns of 1000 episodes reset with seeds 0 to
-# 999. Random: actions uniform in [-2, 2] (standard error 9.1). Expert: the greedy controller of a
-# value function computed from the true dynamics by value iteration, discount 0.995, on a 401 x 321
+# Pendulum-v1 is not a D4RL task; these are ours, mean returns of 1000 episodes, reset with seeds 0
+# to 999. Random: actions uniform in [-2, 2] (standard error 9.1). Expert: the greedy controller of
+# a value function computed from the true dynamics by value iteration, discount 0.995, on a 401 x 321
 # grid of angle and velocity (standard error 2.3).
 _PENDULUM_REFERENCE_SCORES = (-1230.65, -136.15)
 
@@ -176,14 +176,16 @@ def download(task: Task, cache_dir: Optional[str] = None) -> str:
                          'https address of a file; pass DATA=path of an HDF5 file.')
     cache_dir = cache_dir or default_cache_dir()
     path = os.path.join(cache_dir, name)
-    if os.path.exists(path) and h5py.is_hdf5(path):
+    if os.path.exists(path) and _hdf5_problem(path) is None:
         return path
     temporary = f'{path}.{uuid.uuid4().hex}.part'
     try:
         os.makedirs(cache_dir, exist_ok=True)
         with open(temporary, 'xb') as file:
             _fetch(task.data_url, file, name)
-        _check_hdf5(temporary, task.data_url)
+        problem = _hdf5_problem(temporary)
+        if problem:
+            raise _download_error(task.data_url, f'the body is not an HDF5 file: {problem}')
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(f'Cannot write {path!r} ({error}); set FBRC_DATA_DIR to a directory that '
@@ -221,12 +223,14 @@ def _fetch(url: str, file: BinaryIO, name: str) -> None:
         raise _download_error(url, f'the body ended after {received} of {total} bytes')
 
 
-def _check_hdf5(path: str, url: str) -> None:
+def _hdf5_problem(path: str) -> Optional[str]:
+    """What keeps the file from being opened as HDF5, truncation included; None if nothing does."""
     try:
         with h5py.File(path, 'r') as file:
             list(file)
     except OSError as error:
-        raise _download_error(url, f'the body is not an HDF5 file: {error}') from error
+        return str(error)
+    return None
 
 
 def _reason(error: BaseException) -> str:
