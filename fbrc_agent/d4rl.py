@@ -36,8 +36,8 @@ _ENVIRONMENTS = {
 
 # Pendulum-v1 is not a D4RL task; these are ours, mean returns of 1000 episodes, reset with seeds 0
 # to 999. Random: actions uniform in [-2, 2] (standard error 9.1). Expert: the greedy controller of
-# a value function computed from the true dynamics by value iteration, discount 0.995, on a 401 x 321
-# grid of angle and velocity (standard error 2.3).
+# a value function computed from the true dynamics by value iteration, discount 0.995, on 401 x 321
+# points of angle and velocity (standard error 2.3).
 _PENDULUM_REFERENCE_SCORES = (-1230.65, -136.15)
 
 _CHUNK_BYTES = 1 << 20
