@@ -65,7 +65,7 @@ def resolve_bounds(source: str, size: int,
     """Action bounds as two arrays [A]; None stands for (-1, 1)."""
     try:
         minimum, maximum = (-1.0, 1.0) if bounds is None else bounds
-        minimum, maximum = (np.broadcast_to(np.asarray(bound, np.float32), [size])
+        minimum, maximum = (as_float32(np.broadcast_to(np.asarray(bound, np.float64), [size]))
                             for bound in (minimum, maximum))
     except (TypeError, ValueError) as error:
         raise InputError(f'{source}: action_bounds is {bounds!r}; it must be (minimum, maximum), '
@@ -74,7 +74,7 @@ def resolve_bounds(source: str, size: int,
             and (minimum < maximum).all()):
         raise InputError(f'{source}: action bounds are {minimum.tolist()} and {maximum.tolist()}; '
                          'each minimum must be finite and below its maximum.')
-    return as_float32(minimum), as_float32(maximum)
+    return minimum, maximum
 
 
 def clip_actions(source: str, actions: np.ndarray, minimum: np.ndarray,
@@ -95,6 +95,7 @@ def clip_actions(source: str, actions: np.ndarray, minimum: np.ndarray,
 
 def as_float32(array: np.ndarray) -> np.ndarray:
     """A read-only, row-major float32 view, or copy where the array is not that already."""
-    view = np.ascontiguousarray(array, np.float32).view()
+    with np.errstate(over='ignore'):  # Too large a value becomes Inf, which the checks refuse.
+        view = np.ascontiguousarray(array, np.float32).view()
     view.flags.writeable = False
     return view

@@ -44,8 +44,10 @@ def read_d4rl_hdf5(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         with h5py.File(path, 'r') as file:
             return _read_file(file, path)
+    except InputError:
+        raise
     # What h5py raises for damaged files of one kind or another.
-    except (OSError, KeyError, RuntimeError) as error:
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f'{path}: cannot be read as HDF5, it may be truncated or of another '
                          f'format ({error}).') from error
     except MemoryError as error:
@@ -74,8 +76,8 @@ def _get_dataset(file: h5py.File, path: str, key: str) -> h5py.Dataset:
     """The dataset `key`, whose bytes must lie in this file."""
     link = file.get(key, getlink=True)
     if link is None:
-        raise InputError(f"{path}: has no key {key!r}; it has "
-                         f"{', '.join(sorted(file.keys())) or 'none'}, and a D4RL file has "
+        keys = ', '.join(sorted(map(str, file.keys()))) or 'none'
+        raise InputError(f'{path}: has no key {key!r}; it has {keys}, and a D4RL file has '
                          f"{', '.join(_REQUIRED)}.")
     if not isinstance(link, h5py.HardLink):
         raise InputError(f'{path}: key {key!r} is a link to elsewhere ({type(link).__name__}); it '
