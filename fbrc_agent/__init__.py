@@ -36,5 +36,5 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(f"fbrc_agent.{_HOME[name]}"), name)
 
 
-def __dir__() -> List[str]:
+def __dir__() -> list[str]:
     return sorted([*globals(), *_HOME])

@@ -1,7 +1,8 @@
 """The authors' actor: a tanh-squashed diagonal normal."""
 
 import functools
-from typing import Callable, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Callable, Tuple
 
 import gin
 import tensorflow as tf
@@ -30,7 +31,7 @@ def create_actor_network(
     input_tensor_spec: types.NestedTensorSpec,
     output_tensor_spec: types.NestedTensorSpec,
     fc_layer_params: Sequence[int] = (256, 256, 256),
-    log_std_bounds: Tuple[float, float] = (-20.0, 2.0),
+    log_std_bounds: tuple[float, float] = (-20.0, 2.0),
     name: str = "ActorNetwork",
 ) -> network.Network:
     """Returns the authors' actor pi(a|s) as a TF-Agents `ActorDistributionNetwork`.

@@ -123,7 +123,7 @@ class BehaviorAgent(tf_agent.TFAgent):
 
         def mean(values, regularization_loss=None):
             return common.aggregate_losses(
-                values, sample_weight=weights, regularization_loss=regularization_loss
+                values, sample_weight=weights, regularization_loss=regularization_loss or None
             ).total_loss
 
         log_prob = log_mu(policy_steps.action)

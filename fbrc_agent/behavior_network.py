@@ -1,6 +1,7 @@
 """mu(a|s): the density of the actions in the data, a mixture of tanh-squashed normals."""
 
-from typing import Any, Callable, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any, Callable, Optional, Tuple
 
 import gin
 import numpy as np
@@ -110,7 +111,7 @@ class MixtureBehaviorNetwork(network.Network):
         num_components: int = 5,
         joint: bool = False,
         fc_layer_params: Sequence[int] = (256, 256),
-        log_std_bounds: Tuple[float, float] = (-20.0, 2.0),
+        log_std_bounds: tuple[float, float] = (-20.0, 2.0),
         preprocessing_layers: Optional[types.NestedLayer] = None,
         preprocessing_combiner: Optional[tf.keras.layers.Layer] = None,
         conv_layer_params: Optional[Sequence[Any]] = None,
@@ -212,7 +213,7 @@ class MixtureBehaviorNetwork(network.Network):
         )
 
 
-def _action_bounds(spec: types.BoundedTensorSpec) -> Tuple[np.ndarray, np.ndarray]:
+def _action_bounds(spec: types.BoundedTensorSpec) -> tuple[np.ndarray, np.ndarray]:
     """Returns the bounds of the action spec, broadcast to its shape."""
     bounded = hasattr(spec, "minimum") and hasattr(spec, "maximum")
     if not bounded or spec.shape.rank != 1 or not spec.dtype.is_floating:

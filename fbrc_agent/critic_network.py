@@ -1,6 +1,7 @@
 """Q = O + log mu: the critic wrapper, and the authors' offset network O."""
 
-from typing import Optional, Sequence
+from collections.abc import Sequence
+from typing import Optional
 
 import gin
 import tensorflow as tf
@@ -81,7 +82,9 @@ class BehaviorRegularizedCriticNetwork(network.Network):
             inputs, step_type=step_type, network_state=network_state, training=training
         )
         behavior, _ = self.behavior_network(observation, step_type=step_type, training=False)
-        return offset + behavior_log_prob(behavior, action, self.input_tensor_spec[1]), network_state
+        return offset + behavior_log_prob(
+            behavior, action, self.input_tensor_spec[1]
+        ), network_state
 
 
 def behavior_log_prob(
@@ -107,8 +110,8 @@ def check_behavior_network(
         given = getattr(output, "event_shape", None), output.dtype
         if given != (action.shape, action.dtype):
             raise ValueError(
-                f"behavior_network '{behavior_network.name}' must return distributions over actions "
-                f"of shape {action.shape} and type {action.dtype.name} (the action spec), but its "
+                f"behavior_network '{behavior_network.name}' must return distributions over "
+                f"actions of shape {action.shape} and type {action.dtype.name} (the action spec), but its "
                 f"output is {output}."
             )
 

@@ -88,7 +88,7 @@ class FbrcAgent(sac_agent.SacAgent):
           time_step_spec: A `TimeStep` spec of the expected time steps.
           action_spec: A nest of `BoundedTensorSpec` of the actions.
           critic_network: The offset network O, any critic network over (observation, action); it is
-            wrapped into Q = O + log mu here. A `BehaviorRegularizedCriticNetwork` is taken as it is.
+            wrapped into Q = O + log mu here. A `BehaviorRegularizedCriticNetwork` is taken as is.
           actor_network: A network from observations to action distributions.
           actor_optimizer: Optimizer of the actor.
           critic_optimizer: Optimizer of both offset networks.
@@ -426,7 +426,7 @@ class FbrcAgent(sac_agent.SacAgent):
         return common.aggregate_losses(
             per_example_loss=per_example,
             sample_weight=weights,
-            regularization_loss=regularization_loss,
+            regularization_loss=regularization_loss or None,
         ).total_loss
 
     def _minimize(self, tape, name, loss, variables, optimizer):
@@ -452,8 +452,8 @@ def _regularize(offset_network, behavior_network, name):
         return critics.BehaviorRegularizedCriticNetwork(offset_network, behavior_network, name)
     if offset_network.behavior_network is not behavior_network:
         raise ValueError(
-            f"{name} wraps the behavior network '{offset_network.behavior_network.name}', which is "
-            f"not the agent's behavior_network '{behavior_network.name}'; give both the same object."
+            f"{name} wraps the behavior network '{offset_network.behavior_network.name}', not the "
+            f"agent's behavior_network '{behavior_network.name}'; give both the same object."
         )
     return offset_network
 

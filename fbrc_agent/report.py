@@ -6,11 +6,13 @@ from fbrc_agent import d4rl
 from fbrc_agent.evaluate import EvaluationResult
 
 
-def table(result: Dict[str, Any]) -> str:
+def table(result: dict[str, Any]) -> str:
     """Returns the table of a run, from the content of its result.json."""
     task = d4rl.get_task(result["task"])
     data, stages = result["data"], result["stages"]
-    rows = [("data", data["return_mean"], data["return_std"], _score(task, data["return_mean"]), None)]
+    rows = [
+        ("data", data["return_mean"], data["return_std"], _score(task, data["return_mean"]), None)
+    ]
     for label, stage in (("behavior policy", "behavior"), ("F-BRC", "fbrc")):
         entry = stages[stage]
         rows.append(
