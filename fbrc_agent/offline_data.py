@@ -264,8 +264,7 @@ def _infer_timeouts(terminals: np.ndarray, limit: int) -> np.ndarray:
     timeouts = np.zeros(len(terminals), bool)
     start, count = 0, 0
     for end in np.append(np.flatnonzero(terminals) + 1, len(terminals)):
-        if count < limit:
-            timeouts[start + limit - 1 - count:end:limit] = True
+        timeouts[start + limit - 1 - count:end:limit] = True
         start, count = end, int(not timeouts[end - 1])
     return timeouts
 
