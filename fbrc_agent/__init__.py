@@ -5,7 +5,7 @@ reading data needs no TensorFlow and training needs no simulator.
 """
 
 import importlib
-from typing import Any, List
+from typing import Any
 
 __version__ = "0.1.0"
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Callable, Tuple
+from typing import Callable
 
 import gin
 import tensorflow as tf

@@ -1,7 +1,7 @@
 """mu(a|s): the density of the actions in the data, a mixture of tanh-squashed normals."""
 
 from collections.abc import Sequence
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, Optional
 
 import gin
 import numpy as np
@@ -22,7 +22,7 @@ tfd = tfp.distributions
 BOUNDARY_MARGIN = 1e-6
 
 
-class SquashedMixture(tfd.TransformedDistribution):
+class SquashedMixture(tfp.distributions.TransformedDistribution):
     """A mixture of normals, squashed by tanh and scaled to the box `[low, high]`.
 
     With `u = atanh((a - mid) / half)`, `mid` and `half` the middle and half the width of the box,
@@ -190,7 +190,7 @@ class MixtureBehaviorNetwork(network.Network):
     def _scale(self, log_std: tf.Tensor) -> tf.Tensor:
         return tf.exp(tf.clip_by_value(log_std, *self._log_std_bounds))
 
-    def _mixture_per_dimension(self, parameters: tf.Tensor) -> tfd.Distribution:
+    def _mixture_per_dimension(self, parameters: tf.Tensor) -> tfp.distributions.Distribution:
         num_actions = self._output_tensor_spec.shape[0]
         outer_shape = tf.shape(parameters)[:-1]
         shape = tf.concat([outer_shape, [3, num_actions, self._num_components]], axis=0)
@@ -200,7 +200,7 @@ class MixtureBehaviorNetwork(network.Network):
         )
         return tfd.Independent(mixture, reinterpreted_batch_ndims=1)
 
-    def _joint_mixture(self, parameters: tf.Tensor) -> tfd.Distribution:
+    def _joint_mixture(self, parameters: tf.Tensor) -> tfp.distributions.Distribution:
         num_actions = self._output_tensor_spec.shape[0]
         logits = parameters[..., : self._num_components]
         outer_shape = tf.shape(parameters)[:-1]

@@ -7,6 +7,8 @@ import gin
 import tensorflow as tf
 from tf_agents.agents.ddpg import critic_network
 from tf_agents.networks import network
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 from tf_agents.utils import common
 
@@ -104,15 +106,18 @@ def check_behavior_network(
     Raises:
       ValueError: If it does not; the message shows both sides.
     """
-    output_spec = behavior_network.create_variables(observation_spec)
-    tf.nest.assert_same_structure(output_spec, action_spec)
-    for output, action in zip(tf.nest.flatten(output_spec), tf.nest.flatten(action_spec)):
-        given = getattr(output, "event_shape", None), output.dtype
-        if given != (action.shape, action.dtype):
+    behavior_network.create_variables(observation_spec)
+    observation = tensor_spec.sample_spec_nest(observation_spec, outer_dims=(1,))
+    step_type = tf.fill((1,), ts.StepType.FIRST)
+    behavior, _ = behavior_network(observation, step_type=step_type)
+    tf.nest.assert_same_structure(behavior, action_spec)
+    for distribution, action in zip(tf.nest.flatten(behavior), tf.nest.flatten(action_spec)):
+        given = distribution.batch_shape + distribution.event_shape, distribution.dtype
+        if given != ([1] + action.shape, action.dtype):
             raise ValueError(
                 f"behavior_network '{behavior_network.name}' must return distributions over "
-                f"actions of shape {action.shape} and type {action.dtype.name} (the action spec), but its "
-                f"output is {output}."
+                f"actions of shape {action.shape} and type {action.dtype.name}, as the action spec has it, "
+                f"but it returned {distribution} for one observation."
             )
 
 

@@ -21,7 +21,13 @@ from fbrc_agent import critic_network as critics
 
 FbrcLossInfo = collections.namedtuple(
     "FbrcLossInfo",
-    sac_agent.SacLossInfo._fields + ("gradient_penalty", "behavior_log_prob"),
+    (
+        "critic_loss",
+        "actor_loss",
+        "alpha_loss",  # the fields of SacLossInfo end here
+        "gradient_penalty",
+        "behavior_log_prob",
+    ),
 )
 
 _CriticTerms = collections.namedtuple(

@@ -6,6 +6,7 @@ twin critics would come out with equal weights. A *class* is instantiated anew b
 """
 
 import math
+from typing import Optional
 
 import tensorflow as tf
 
@@ -13,12 +14,12 @@ import tensorflow as tf
 class HiddenKernelInitializer(tf.keras.initializers.Orthogonal):
     """Orthogonal with gain sqrt(2), which keeps the variance through a ReLU; for hidden layers."""
 
-    def __init__(self, gain: float = math.sqrt(2.0), seed=None):
+    def __init__(self, gain: float = math.sqrt(2.0), seed: Optional[int] = None):
         super().__init__(gain=gain, seed=seed)
 
 
 class OutputKernelInitializer(tf.keras.initializers.Orthogonal):
     """Orthogonal with gain 0.01: a network starts with outputs near 0; for last layers."""
 
-    def __init__(self, gain: float = 0.01, seed=None):
+    def __init__(self, gain: float = 0.01, seed: Optional[int] = None):
         super().__init__(gain=gain, seed=seed)

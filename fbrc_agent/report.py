@@ -1,6 +1,6 @@
 """The short tables that commands print."""
 
-from typing import Any, Dict, Optional
+from typing import Any, Optional, Union
 
 from fbrc_agent import d4rl
 from fbrc_agent.evaluate import EvaluationResult
@@ -56,9 +56,10 @@ def _score(task: d4rl.Task, value: Optional[float]) -> Optional[float]:
     return float(task.normalized_score(value))
 
 
-def _number(value: Optional[float]) -> str:
-    return "-" if value is None else f"{value:.1f}"
+def _number(value: Union[float, str, None]) -> str:
+    # result.json has the texts 'inf' and 'nan' for what is not finite.
+    return "-" if value is None else f"{float(value):.1f}"
 
 
-def _bracket(value: Optional[float]) -> str:
-    return "" if value is None else f"({value:.1f})"
+def _bracket(value: Union[float, str, None]) -> str:
+    return "" if value is None else f"({float(value):.1f})"

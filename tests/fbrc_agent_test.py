@@ -229,7 +229,7 @@ def test_diagnostics_of_a_linear_offset_by_hand():
 
 def test_refuses_a_behavior_of_another_action_size():
     other = tensor_spec.BoundedTensorSpec([3], tf.float32, -1, 1)
-    with pytest.raises(ValueError, match=r"\(2,\).*event_shape=\(3,\)"):
+    with pytest.raises(ValueError, match=r"shape \(2,\).*event_shape=\[3\]"):
         fbrc(behavior_network.MixtureBehaviorNetwork(OBSERVATION, other))
 
 
