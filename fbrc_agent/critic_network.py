@@ -116,8 +116,8 @@ def check_behavior_network(
         if given != ([1] + action.shape, action.dtype):
             raise ValueError(
                 f"behavior_network '{behavior_network.name}' must return distributions over "
-                f"actions of shape {action.shape} and type {action.dtype.name}, as the action spec has it, "
-                f"but it returned {distribution} for one observation."
+                f"actions of shape {action.shape} and type {action.dtype.name}, as the action spec "
+                f"has it, but it returned {distribution} for one observation."
             )
 
 
