@@ -16,12 +16,12 @@ import importlib.metadata
 import os
 from typing import Any, Callable, Optional
 
+import gin
 import numpy as np
 import tensorflow as tf
 import tqdm
 
 import fbrc_agent
-import gin
 from fbrc_agent import d4rl, environments, offline_data, online_sac
 from fbrc_agent.errors import InputError
 

@@ -82,7 +82,9 @@ def _run(action_fn: ActionFn, vector: list[Any], seed: int) -> EvaluationResult:
     running = list(range(len(vector)))
     while running:
         actions = np.asarray(action_fn(observations), np.float32)
-        _check_actions(actions, (len(vector), *vector[0].action_space.shape), lengths.max())
+        _check_actions(
+            actions, (len(vector), *vector[0].action_space.shape), running, lengths.max()
+        )
         ended = set()
         for i in running:
             observation, reward, terminated, truncated, _ = vector[i].step(actions[i])
@@ -95,14 +97,17 @@ def _run(action_fn: ActionFn, vector: list[Any], seed: int) -> EvaluationResult:
     return EvaluationResult(returns, lengths)
 
 
-def _check_actions(actions: np.ndarray, shape: tuple[int, ...], step: int) -> None:
+def _check_actions(
+    actions: np.ndarray, shape: tuple[int, ...], running: list[int], step: int
+) -> None:
+    """Raises InputError unless the actions fit; rows of ended episodes may hold any numbers."""
     if actions.shape != shape:
         raise InputError(
             f"The policy's actions at step {step} have the shape {actions.shape}, "
             f"where the environment needs {shape}."
         )
-    if not np.isfinite(actions).all():
-        row = int(np.flatnonzero(~np.isfinite(actions).all(axis=1))[0])
+    if not np.isfinite(actions[running]).all():
+        row = next(i for i in running if not np.isfinite(actions[i]).all())
         raise InputError(
             f"The policy's action at step {step} of episode {row} is {actions[row]}, "
             "where finite numbers are needed."

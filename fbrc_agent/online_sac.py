@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
+import gin
 import numpy as np
 import tensorflow as tf
 import tqdm
@@ -13,7 +14,6 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
 
-import gin
 from fbrc_agent import environments, evaluate
 from fbrc_agent.errors import InputError
 
@@ -140,7 +140,7 @@ def make_sac_agent(
     return agent
 
 
-def _train_fn(agent: sac_agent.SacAgent) -> Callable[..., tf.Tensor]:
+def train_fn(agent: sac_agent.SacAgent) -> Callable[..., tf.Tensor]:
     """Returns one SAC update on a batch of `Recorder.sample`, as a TensorFlow function."""
 
     @tf.function
@@ -198,7 +198,16 @@ class OnlineSac:
           batch_size: Transitions of one update.
           evaluation_interval: Environment steps from one evaluation to the next.
           num_evaluation_episodes: Episodes of one evaluation.
+
+        Raises:
+          InputError: If `max_steps` leaves no room for an evaluation after the random steps.
         """
+        shortest = num_random_steps + evaluation_interval
+        if max_steps < shortest:
+            raise InputError(
+                f"OnlineSac.max_steps is {max_steps}, where num_random_steps + evaluation_interval "
+                f"= {shortest} or more is needed."
+            )
         self._environment_id = environment_id
         self._seed = seed
         self._max_steps = max_steps
@@ -214,7 +223,7 @@ class OnlineSac:
             tf.TensorSpec(environment.observation_spec().shape, tf.float32, "observation"),
             tensor_spec.from_spec(environment.action_spec()),
         )
-        self._train = _train_fn(agent)
+        self._train = train_fn(agent)
         self.action_fn = evaluate.policy_action_fn(agent.collect_policy)
 
     def act(self, observation: np.ndarray) -> np.ndarray:

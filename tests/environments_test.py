@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from tf_agents.environments import utils as environment_utils
 
-from fbrc_agent import environments
-from fbrc_agent import errors
+from fbrc_agent import environments, errors
 
 
 class _ThreeSteps(gymnasium.Env):
