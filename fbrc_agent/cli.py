@@ -1,15 +1,17 @@
 """The command line: flags, gin, one call into the package."""
 
 import argparse
+import logging
 import os
 import sys
 import traceback
-from typing import Callable, List, Optional, Sequence
+from collections.abc import Sequence
+from typing import Callable, Optional
 
 from fbrc_agent.errors import InputError
 
 
-def _gin_search_paths() -> List[str]:
+def _gin_search_paths() -> list[str]:
     """Where gin files are looked for: here, the repository's gin/, and where pip puts it."""
     package = os.path.dirname(os.path.abspath(__file__))
     return [
@@ -24,15 +26,34 @@ def _parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
 
     for path in _gin_search_paths():
         gin.add_config_file_search_path(path)
+    # gin logs an error for every place where a file is not, also if it is in a later one; where it
+    # finds none it raises.
+    logging.disable(logging.ERROR)
     try:
         gin.parse_config_files_and_bindings(list(files), list(bindings))
     except (OSError, ValueError, SyntaxError, TypeError) as error:
-        where = ", ".join([*files, *bindings])
-        raise InputError(f"gin configuration ({where}): {_one_line(error)}") from error
+        reason = _gin_reason(error, bindings)
+        raise InputError(f"gin configuration ({', '.join(files)}): {reason}.") from error
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _gin_reason(error: Exception, bindings: Sequence[str]) -> str:
+    if not isinstance(error, SyntaxError):
+        # Of a missing macro gin shows the whole configuration.
+        return _one_line(error).split(" in config string:")[0].rstrip(".")
+    line = error.lineno or 0
+    if error.filename:
+        return f"{error.msg.rstrip('.')} in {error.filename}, line {line}"
+    # gin takes the bindings as lines of one text, and knows the text of few mistakes.
+    text = bindings[line - 1] if 0 < line <= len(bindings) else error.text
+    return f"{error.msg.rstrip('.')} in the binding '{text}'"
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    # gin adds to an error of a configurable, in lines of its own, in which call it arose.
+    message = str(error).split("\n  In call to configurable")[0]
+    return " ".join(message.split())
 
 
 def _parser(name: str, description: str) -> argparse.ArgumentParser:
@@ -61,10 +82,10 @@ def _run(name: str, description: str, add_flags: Callable, body: Callable) -> in
     except KeyboardInterrupt:
         print(f"\n{name}: interrupted; the same command continues.", file=sys.stderr)
         return 130
-    except InputError as error:
+    except (InputError, OSError) as error:
         if flags.debug:
             traceback.print_exc()
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {_one_line(error)}", file=sys.stderr)
         return 2
 
 
@@ -96,8 +117,10 @@ def export() -> int:
         parser.add_argument("--output", required=True, help="directory to write, e.g. models/hop/1")
 
     def body(flags: argparse.Namespace) -> None:
+        from fbrc_agent import run_directory
         from fbrc_agent import train as driver
 
+        run_directory.read_identity(flags.root_dir)
         _parse_gin([os.path.join(flags.root_dir, "operative_config.gin")], [])
         print(driver.export_run(flags.root_dir, flags.output))
 
@@ -170,7 +193,7 @@ COMMANDS = {
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """python -m fbrc_agent.cli COMMAND ...: what the launchers in bin/ call."""
+    """Runs `python -m fbrc_agent.cli COMMAND ...`."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] not in COMMANDS:
         print(f"usage: python -m fbrc_agent.cli {{{','.join(COMMANDS)}}} ...", file=sys.stderr)

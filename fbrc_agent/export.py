@@ -31,10 +31,10 @@ def export_policy(policy: tf_policy.TFPolicy, directory: str) -> str:
     """
     if os.path.exists(directory):
         raise InputError(f"{directory} exists; give the export a directory of its own.")
+    module = _policy_module(policy)
     temporary = f"{directory}.{os.getpid()}.tmp"
     os.makedirs(os.path.dirname(os.path.abspath(directory)), exist_ok=True)
     try:
-        module = _policy_module(policy)
         tf.saved_model.save(module, temporary, signatures={"serving_default": module.action})
         os.rename(temporary, directory)
     finally:
@@ -47,14 +47,15 @@ def _policy_module(policy: tf_policy.TFPolicy) -> tf.Module:
     observation_spec = policy.time_step_spec.observation
     if policy.policy_state_spec or not isinstance(observation_spec, tf.TypeSpec):
         raise InputError(
-            f"Only a stateless policy over one observation tensor can be exported; this one has the "
+            "Only a stateless policy over one observation tensor can be exported; this one has the "
             f"state {policy.policy_state_spec} and the observation {observation_spec}."
         )
     greedy = greedy_policy.GreedyPolicy(policy)
-    signature = tf.TensorSpec([None, *observation_spec.shape], observation_spec.dtype, "observation")
+    shape = [None, *observation_spec.shape]
+    signature = tf.TensorSpec(shape, observation_spec.dtype, name="observation")
 
     @tf.function(input_signature=[signature], autograph=False)
-    def action(observation):
+    def action(observation: tf.Tensor) -> dict[str, tf.Tensor]:
         # `ts.restart` wants a batch size known while tracing.
         batch = tf.shape(observation)[:1]
         time_step = ts.TimeStep(

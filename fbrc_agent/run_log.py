@@ -4,36 +4,14 @@ import json
 import math
 import os
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Optional
 
 import tensorflow as tf
 import tqdm
 
+from fbrc_agent import run_directory
+
 STAGES = ("behavior", "fbrc")
-
-
-def write_json(path: str, content: Any) -> None:
-    """Writes a JSON file under a temporary name and renames it: whole, or not at all."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
-    os.replace(temporary, path)
-
-
-def read_metrics(root_dir: str) -> List[Dict[str, Any]]:
-    """Returns the lines of root_dir/metrics.jsonl; a line cut by a kill is left out."""
-    path = os.path.join(root_dir, "metrics.jsonl")
-    if not os.path.exists(path):
-        return []
-    records = []
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-    return records
 
 
 class StageLog:
@@ -54,8 +32,8 @@ class StageLog:
         """
         self.stage = stage
         self._path = os.path.join(root_dir, "metrics.jsonl")
-        records = [r for r in read_metrics(root_dir) if self._is_before(r, step)]
-        self._rewrite(records)
+        records = [r for r in run_directory.read_metrics(root_dir) if self._is_before(r, step)]
+        run_directory.write_text(self._path, "".join(_line(record) for record in records))
         self.records = [r for r in records if r["stage"] == stage]
         self._step = step
         self._seconds = self.records[-1]["seconds"] if self.records else 0.0
@@ -70,15 +48,9 @@ class StageLog:
             mininterval=0.5,
         )
 
-    def _is_before(self, record: Dict[str, Any], step: int) -> bool:
+    def _is_before(self, record: dict[str, Any], step: int) -> bool:
         order = STAGES.index(record["stage"]) - STAGES.index(self.stage)
         return order < 0 or (order == 0 and record["step"] <= step)
-
-    def _rewrite(self, records: List[Dict[str, Any]]) -> None:
-        temporary = f"{self._path}.{os.getpid()}.tmp"
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records)
-        os.replace(temporary, self._path)
 
     @property
     def seconds(self) -> float:
@@ -99,7 +71,7 @@ class StageLog:
         self._bar.update(step - self._step)
         self._step = step
 
-    def write(self, step: int, scalars: Dict[str, Any], score: Optional[str] = None) -> None:
+    def write(self, step: int, scalars: dict[str, Any], score: Optional[str] = None) -> None:
         """Appends a line, writes its numbers as summaries, and shows a score in the bar.
 
         Args:
@@ -111,7 +83,7 @@ class StageLog:
         record = {k: _finite_or_text(v) for k, v in record.items()}
         self.records.append(record)
         with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(_line(record))
         with self._writer.as_default():
             for name, value in scalars.items():
                 if isinstance(value, float):
@@ -125,6 +97,12 @@ class StageLog:
         self._writer.close()
 
 
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, allow_nan=False) + "\n"
+
+
 def _finite_or_text(value: Any) -> Any:
     """JSON has no inf and nan; they are written as the texts 'inf', '-inf' and 'nan'."""
+    if isinstance(value, list):
+        return [_finite_or_text(v) for v in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

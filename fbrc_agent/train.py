@@ -2,7 +2,7 @@
 
 On disk a run reads as it ran:
 
-    root_dir/run.json                what the run is of: task, data, seed, sizes
+    root_dir/run.json                what the run is of: task, seed, batch size, data
     root_dir/operative_config.gin    every value that was used
     root_dir/behavior/               checkpoints of the first stage; behavior/fitted, its result
     root_dir/train/                  checkpoints and summaries of the second stage
@@ -12,10 +12,9 @@ On disk a run reads as it ran:
 """
 
 import functools
-import json
 import os
 import shutil
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Optional
 
 import gin
 import numpy as np
@@ -23,7 +22,7 @@ import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.networks import network
 from tf_agents.policies import greedy_policy
-from tf_agents.train import interval_trigger, learner
+from tf_agents.train import learner
 from tf_agents.train.utils import train_utils
 from tf_agents.utils import common
 
@@ -34,9 +33,11 @@ from fbrc_agent import (
     critic_network,
     d4rl,
     dataset,
+    environments,
     export,
     fbrc_agent,
     offline_data,
+    run_directory,
     run_log,
 )
 from fbrc_agent import evaluate as evaluation
@@ -68,7 +69,7 @@ def train(
     log_interval: int = 1_000,
     checkpoint_interval: int = 5_000,
     behavior_dir: Optional[str] = None,
-) -> Dict[str, Any]:
+) -> dict[str, Any]:
     """Runs, or goes on with, one experiment.
 
     Args:
@@ -88,17 +89,36 @@ def train(
         stage is then left out.
 
     Returns:
-      The content of result.json.
+      The content of result.json; of a run that is complete, without doing anything.
 
     Raises:
-      InputError: If task, data or root_dir do not fit.
+      InputError: If the arguments do not fit each other, the data or root_dir; nothing is written
+        then.
     """
+    _check_counts(
+        behavior_steps=behavior_steps,
+        fbrc_steps=fbrc_steps,
+        eval_interval=eval_interval,
+        num_eval_episodes=num_eval_episodes,
+        log_interval=log_interval,
+        checkpoint_interval=checkpoint_interval,
+    )
     experiment_task = d4rl.get_task(task)
     offline = offline_data.load_dataset(data or task)
-    evaluate = _evaluator(experiment_task, num_eval_episodes)
-    os.makedirs(root_dir, exist_ok=True)
-    identity = {"task": task, "seed": seed, "batch_size": batch_size, "data": _describe(offline)}
-    _check_identity(root_dir, identity)
+    dataset.make_tf_dataset(offline, batch_size, seed)  # Refuses a wrong batch size or seed.
+    evaluate = _evaluator(experiment_task, num_eval_episodes, offline)
+    data_description = run_directory.describe_data(offline)
+    identity = {"task": task, "seed": seed, "batch_size": batch_size, "data": data_description}
+    run_directory.check_identity(root_dir, identity)
+    fitted_dir = os.path.join(behavior_dir or os.path.join(root_dir, "behavior"), "fitted")
+    fitted = _read_fitted(fitted_dir, offline, behavior_dir, behavior_steps)
+    policy_dir = os.path.join(root_dir, "policies", "greedy", "1")
+    result_path = os.path.join(root_dir, "result.json")
+    result = run_directory.read_json(result_path)
+    if result and result["stages"]["fbrc"]["steps"] >= fbrc_steps and os.path.isdir(policy_dir):
+        return {**result, "policy": policy_dir}
+
+    run_directory.write_identity(root_dir, identity)
     run_stage = functools.partial(
         _run_stage,
         root_dir,
@@ -109,34 +129,21 @@ def train(
         checkpoint_interval=checkpoint_interval,
         evaluate=evaluate,
     )
-    fitted_dir = os.path.join(behavior_dir or os.path.join(root_dir, "behavior"), "fitted")
-    if not os.path.isdir(fitted_dir):
-        if behavior_dir is not None:
-            raise InputError(
-                f"behavior_dir {behavior_dir} holds no fitted density; give the 'behavior' "
-                "directory of a run whose first stage is complete."
-            )
-        if behavior_steps < 1:
-            raise InputError(
-                f"behavior_steps is {behavior_steps} and there is no fitted density in {root_dir}; "
-                "F-BRC needs one: give behavior_steps >= 1, or behavior_dir of another run."
-            )
-        _fit_behavior(run_stage, fitted_dir, offline, seed, behavior_steps)
-    behavior, behavior_result = load_behavior(fitted_dir, offline)
-
+    if fitted is None:
+        fitted = _fit_behavior(run_stage, fitted_dir, offline, seed, behavior_steps)
+    behavior = _load_behavior(fitted_dir, offline)
     agent = create_fbrc_agent(offline.time_step_spec, offline.action_spec, behavior, seed)
     fbrc_result = run_stage("fbrc", root_dir, agent, fbrc_steps, eval_interval=eval_interval)
-    policy_dir = os.path.join(root_dir, "policies", "greedy", "1")
     shutil.rmtree(policy_dir, ignore_errors=True)
     export.export_policy(agent.policy, policy_dir)
     result = {
         "task": task,
         "seed": seed,
-        "data": identity["data"],
-        "stages": {"behavior": behavior_result, "fbrc": fbrc_result},
+        "data": data_description,
+        "stages": {"behavior": fitted["result"], "fbrc": fbrc_result},
         "policy": policy_dir,
     }
-    run_log.write_json(os.path.join(root_dir, "result.json"), result)
+    run_directory.write_json(result_path, result)
     return result
 
 
@@ -171,35 +178,100 @@ def create_fbrc_agent(
     )
 
 
-def load_behavior(fitted_dir: str, offline: offline_data.OfflineData) -> Any:
-    """Loads a fitted density and its stage's result.
+def export_run(root_dir: str, output: str) -> str:
+    """Writes the greedy policy of a run's newest checkpoint as a SavedModel.
+
+    The data is not needed. gin must hold the run's operative_config.gin.
+
+    Args:
+      root_dir: Directory of the run.
+      output: As `directory` of `export.export_policy`.
+
+    Returns:
+      `output`.
 
     Raises:
-      InputError: If it was fitted to other data than `offline`.
+      InputError: If there is no run, no checkpoint of its second stage, or `output` exists.
     """
-    with open(os.path.join(fitted_dir, "behavior.json"), encoding="utf-8") as file:
-        description = json.load(file)
+    identity = run_directory.read_identity(root_dir)
+    directory = os.path.join(root_dir, learner.TRAIN_DIR, learner.POLICY_CHECKPOINT_DIR)
+    newest = tf.train.latest_checkpoint(directory)
+    if newest is None:
+        raise InputError(f"There is no F-BRC checkpoint in {directory} yet; nothing to export.")
+    time_step_spec, action_spec = run_directory.specs(identity["data"])
+    behavior = _create_behavior(time_step_spec, action_spec)
+    agent = create_fbrc_agent(time_step_spec, action_spec, behavior, identity["seed"])
+    # Optimizers make their slots when they are first used; the policy does not need them.
+    restored = tf.train.Checkpoint(agent=agent, train_step=agent.train_step_counter).read(newest)
+    restored.assert_existing_objects_matched().expect_partial()
+    return export.export_policy(agent.policy, output)
+
+
+def _create_behavior(
+    time_step_spec: Any, action_spec: Any
+) -> behavior_network.MixtureBehaviorNetwork:
+    return behavior_network.MixtureBehaviorNetwork(time_step_spec.observation, action_spec)
+
+
+def _read_fitted(
+    fitted_dir: str,
+    offline: offline_data.OfflineData,
+    behavior_dir: Optional[str],
+    behavior_steps: int,
+) -> Optional[dict[str, Any]]:
+    """Returns what is known of a fitted density, or None if this run is to fit it.
+
+    Raises:
+      InputError: If there is none and none can be fitted, or it is not the one that is asked for.
+    """
+    description = run_directory.read_json(os.path.join(fitted_dir, "behavior.json"))
+    if description is None:
+        if behavior_dir is not None:
+            raise InputError(
+                f"behavior_dir {behavior_dir} holds no fitted density; give the 'behavior' "
+                "directory of a run whose first stage is complete."
+            )
+        if behavior_steps < 1:
+            raise InputError(
+                f"behavior_steps is {behavior_steps} and {fitted_dir} holds no fitted density; "
+                "F-BRC needs one: give behavior_steps >= 1, or behavior_dir of another run."
+            )
+        return None
     given, wanted = description["data"]["checksum"], offline.checksum
     if given != wanted:
         raise InputError(
             f"The density in {fitted_dir} was fitted to {description['data']['source']} (checksum "
             f"{given[:12]}), not to {offline.source} (checksum {wanted[:12]})."
         )
-    behavior = behavior_network.MixtureBehaviorNetwork(
-        offline.time_step_spec.observation, offline.action_spec
-    )
+    steps = description["result"]["steps"]
+    if behavior_dir is None and behavior_steps > 0 and steps != behavior_steps:
+        raise InputError(
+            f"The density in {fitted_dir} was fitted with {steps} updates, not {behavior_steps}; "
+            "give another root_dir to fit a new one."
+        )
+    return description
+
+
+def _load_behavior(
+    fitted_dir: str, offline: offline_data.OfflineData
+) -> behavior_network.MixtureBehaviorNetwork:
+    behavior = _create_behavior(offline.time_step_spec, offline.action_spec)
     behavior.create_variables()
     checkpoint = tf.train.Checkpoint(behavior_network=behavior)
     checkpoint.read(os.path.join(fitted_dir, "weights")).assert_consumed()
-    return behavior, description["result"]
+    return behavior
 
 
-def _fit_behavior(run_stage, fitted_dir, offline, seed, num_steps) -> None:
-    """The first stage; leaves the density and its result in `fitted_dir`."""
+def _fit_behavior(
+    run_stage: Callable[..., dict[str, Any]],
+    fitted_dir: str,
+    offline: offline_data.OfflineData,
+    seed: int,
+    num_steps: int,
+) -> dict[str, Any]:
+    """The first stage; leaves the density in `fitted_dir` and returns its description."""
     tf.keras.utils.set_random_seed(seed)
-    behavior = behavior_network.MixtureBehaviorNetwork(
-        offline.time_step_spec.observation, offline.action_spec
-    )
+    behavior = _create_behavior(offline.time_step_spec, offline.action_spec)
     agent = behavior_agent.BehaviorAgent(
         offline.time_step_spec,
         offline.action_spec,
@@ -207,13 +279,13 @@ def _fit_behavior(run_stage, fitted_dir, offline, seed, num_steps) -> None:
         train_step_counter=train_utils.create_train_step(),
     )
     result = run_stage("behavior", os.path.dirname(fitted_dir), agent, num_steps, eval_interval=0)
+    description = {"data": run_directory.describe_data(offline), "result": result}
     temporary = f"{fitted_dir}.{os.getpid()}.tmp"
     os.makedirs(temporary)
     tf.train.Checkpoint(behavior_network=behavior).write(os.path.join(temporary, "weights"))
-    run_log.write_json(
-        os.path.join(temporary, "behavior.json"), {"data": _describe(offline), "result": result}
-    )
+    run_directory.write_json(os.path.join(temporary, "behavior.json"), description)
     os.rename(temporary, fitted_dir)
+    return description
 
 
 def _run_stage(
@@ -228,19 +300,19 @@ def _run_stage(
     log_interval: int,
     checkpoint_interval: int,
     eval_interval: int,
-    evaluate: Callable[[tf_agent.TFAgent, str], Optional[Dict[str, Any]]],
-) -> Dict[str, Any]:
+    evaluate: Callable[[tf_agent.TFAgent, str], Optional[dict[str, Any]]],
+) -> dict[str, Any]:
     """Trains one agent to `num_steps` with TF-Agents' Learner; returns its entry of result.json."""
     train_step = agent.train_step_counter
     monitor_batch = next(iter(dataset.make_tf_dataset(offline, batch_size, seed)))[0]
     measure = common.function(functools.partial(_measure, agent))
 
-    def write_metrics():
+    def write_metrics() -> None:
         log.stop_clock()
         log.write(int(train_step), {k: float(v) for k, v in measure(monitor_batch).items()})
         log.start_clock()
 
-    def write_evaluation():
+    def write_evaluation() -> None:
         log.stop_clock()
         scores = evaluate(agent, stage)
         if scores is not None:
@@ -252,15 +324,15 @@ def _run_stage(
         train_step,
         agent,
         triggers=[
-            interval_trigger.IntervalTrigger(log_interval, write_metrics),
-            interval_trigger.IntervalTrigger(eval_interval, write_evaluation),
+            _every(log_interval, write_metrics),
+            _every(eval_interval, write_evaluation),
         ],
         checkpoint_interval=checkpoint_interval,
         summary_interval=log_interval,
     )
     step = int(train_step)
     log = run_log.StageLog(root_dir, stage, step, num_steps)
-    _write_operative_config(root_dir)
+    run_directory.write_operative_config(root_dir)
     batches = iter(dataset.make_tf_dataset(offline, batch_size, seed, start=step))
     intervals = [i for i in (log_interval, eval_interval, checkpoint_interval) if i > 0]
     try:
@@ -282,7 +354,20 @@ def _run_stage(
     return _stage_result(log, step)
 
 
-def _measure(agent: tf_agent.TFAgent, experience: Any) -> Dict[str, tf.Tensor]:
+def _every(interval: int, action: Callable[[], None]) -> Callable[[int], None]:
+    """Returns a trigger at the multiples of an interval; 0 for never.
+
+    TF-Agents' `IntervalTrigger` counts from where the run was resumed.
+    """
+
+    def trigger(step: int) -> None:
+        if interval > 0 and step % interval == 0:
+            action()
+
+    return trigger
+
+
+def _measure(agent: tf_agent.TFAgent, experience: Any) -> dict[str, tf.Tensor]:
     """Returns losses and diagnostics on a fixed batch, as scalars."""
     loss_info = agent.loss(experience)
     scalars = dict(loss_info.extra._asdict())
@@ -293,7 +378,7 @@ def _measure(agent: tf_agent.TFAgent, experience: Any) -> Dict[str, tf.Tensor]:
     return scalars
 
 
-def _stage_result(log: run_log.StageLog, step: int) -> Dict[str, Any]:
+def _stage_result(log: run_log.StageLog, step: int) -> dict[str, Any]:
     last = log.records[-1] if log.records and "returns" in log.records[-1] else {}
     scores = ("return_mean", "return_std", "returns", "normalized_score")
     return {
@@ -303,14 +388,21 @@ def _stage_result(log: run_log.StageLog, step: int) -> Dict[str, Any]:
     }
 
 
-def _evaluator(task: d4rl.Task, num_episodes: int):
+def _evaluator(
+    task: d4rl.Task, num_episodes: int, offline: offline_data.OfflineData
+) -> Callable[[tf_agent.TFAgent, str], Optional[dict[str, Any]]]:
     """Returns a function (agent, stage) -> scores, or None where nothing can be evaluated.
 
     The agent acts greedily; the behavior density is sampled, as the data was.
-    """
-    action_fns: Dict[str, evaluation.ActionFn] = {}
 
-    def evaluate(agent: tf_agent.TFAgent, stage: str) -> Optional[Dict[str, Any]]:
+    Raises:
+      InputError: If observations or actions of the data are not of the environment's size.
+    """
+    if num_episodes > 0 and task.environment is not None:
+        _check_sizes(task.environment, offline)
+    action_fns: dict[str, evaluation.ActionFn] = {}
+
+    def evaluate(agent: tf_agent.TFAgent, stage: str) -> Optional[dict[str, Any]]:
         if num_episodes < 1 or task.environment is None:
             return None
         if stage not in action_fns:
@@ -336,50 +428,26 @@ def _evaluator(task: d4rl.Task, num_episodes: int):
     return evaluate
 
 
-def _score_text(scores: Dict[str, Any]) -> str:
+def _check_sizes(environment_id: str, offline: offline_data.OfflineData) -> None:
+    environment = environments.GymnasiumEnvironment(environment_id)
+    sizes = environment.observation_spec().shape + environment.action_spec().shape
+    environment.close()
+    given = offline.observations.shape[1:] + offline.actions.shape[1:]
+    if given != sizes:
+        raise InputError(
+            f"{offline.source} has observations and actions of the sizes {given}, but "
+            f"{environment_id} has {sizes}; train.task must be the task of the data."
+        )
+
+
+def _score_text(scores: dict[str, Any]) -> str:
     text = f"return {scores['return_mean']:.1f}"
     if scores["normalized_score"] is not None:
         text += f", score {scores['normalized_score']:.1f}"
     return text
 
 
-def _describe(offline: offline_data.OfflineData) -> Dict[str, Any]:
-    """Returns what result.json says of the data."""
-    num_episodes = len(offline.episode_returns)
-    return {
-        "source": offline.source,
-        "checksum": offline.checksum,
-        "transitions": offline.num_transitions,
-        "episodes": num_episodes,
-        "return_mean": float(np.mean(offline.episode_returns)) if num_episodes else None,
-        "return_std": float(np.std(offline.episode_returns)) if num_episodes else None,
-        "observation_size": int(offline.observations.shape[1]),
-        "action_size": int(offline.actions.shape[1]),
-    }
-
-
-def _check_identity(root_dir: str, identity: Dict[str, Any]) -> None:
-    """Marks root_dir as this run's, or checks that it is."""
-    path = os.path.join(root_dir, "run.json")
-    if not os.path.exists(path):
-        run_log.write_json(path, identity)
-        return
-    with open(path, encoding="utf-8") as file:
-        found = json.load(file)
-    for key, wanted in identity.items():
-        there = found.get(key)
-        if key == "data":
-            there, wanted = there["checksum"], wanted["checksum"]
-        if there != wanted:
-            raise InputError(
-                f"{root_dir} holds a run with {key} = {there!r}, not {wanted!r}; give another "
-                "root_dir to start anew."
-            )
-
-
-def _write_operative_config(root_dir: str) -> None:
-    path = os.path.join(root_dir, "operative_config.gin")
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(gin.operative_config_str())
-    os.replace(temporary, path)
+def _check_counts(**counts: Any) -> None:
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise InputError(f"train.{name} is {value!r}; it must be an integer of 0 or more.")
