@@ -1,0 +1,129 @@
+"""gin/: every file parses, binds names that exist, and builds what it states."""
+
+import pathlib
+
+import gin
+import pytest
+import tensorflow as tf
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import time_step as ts
+
+from fbrc_agent import behavior_agent, behavior_network, cli, collect, train
+from tests import tiny
+
+GIN = tiny.ROOT / "gin"
+TRAINING = ["fbrc.gin", "hopper.gin", "quickstart.gin"]
+COLLECTING = sorted(str(pathlib.Path("collect") / p.name) for p in GIN.glob("collect/*.gin"))
+NUM_ACTIONS = 3
+
+
+@pytest.fixture(autouse=True)
+def clean_configuration():
+    gin.clear_config()
+    yield
+    gin.clear_config()
+
+
+def make_specs():
+    time_step_spec = ts.time_step_spec(tf.TensorSpec([11], tf.float32, "observation"))
+    action_spec = tensor_spec.BoundedTensorSpec([NUM_ACTIONS], tf.float32, -1.0, 1.0, "action")
+    return time_step_spec, action_spec
+
+
+def make_behavior():
+    time_step_spec, action_spec = make_specs()
+    return behavior_network.MixtureBehaviorNetwork(time_step_spec.observation, action_spec)
+
+
+def layer_sizes(network):
+    """Returns the units of all dense layers, in order."""
+    return [v.shape[1] for v in network.trainable_variables if v.shape.rank == 2]
+
+
+def learning_rate(optimizer, step=0):
+    rate = optimizer.learning_rate
+    return float(rate(step) if callable(rate) else rate)
+
+
+def test_these_are_all_files():
+    found = {p.relative_to(GIN).as_posix() for p in GIN.rglob("*.gin")}
+    assert found == {*TRAINING, *COLLECTING}
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_training_file_gives_all_arguments_of_train(name):
+    cli._parse_gin([name], [])
+    assert {"task", "behavior_steps", "fbrc_steps"} <= set(gin.get_bindings(train.train))
+
+
+@pytest.mark.parametrize("name", COLLECTING)
+def test_collecting_file_gives_all_arguments_of_collect(name):
+    cli._parse_gin([name], [])
+    assert {"task", "level", "seed"} <= set(gin.get_bindings(collect.collect))
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_behavior_agent_has_the_stated_values(name):
+    cli._parse_gin([name], [])
+    behavior = make_behavior()
+    agent = behavior_agent.BehaviorAgent(*make_specs(), behavior)
+    # Per action dimension 5 components with a weight, a location and a scale each.
+    assert layer_sizes(behavior) == [256, 256, 3 * 5 * NUM_ACTIONS]
+    assert agent._target_entropy == -NUM_ACTIONS
+    for optimizer in (agent._optimizer, agent._alpha_optimizer):
+        rates = [learning_rate(optimizer, s) for s in (0, 800_000, 800_001, 900_000, 900_001)]
+        assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5])
+    assert agent._optimizer is not agent._alpha_optimizer
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_fbrc_agent_has_the_stated_values(name):
+    cli._parse_gin([name], [])
+    agent = train.create_fbrc_agent(*make_specs(), make_behavior(), seed=0)
+    assert agent._gamma == 0.99
+    assert agent._critic_loss_weight == 1.0
+    assert agent._reward_bonus == 5.0
+    assert agent._gradient_penalty_weight == 0.1
+    assert agent._include_critic_entropy_term is False
+    assert agent._use_log_alpha_in_alpha_loss is False
+    assert agent._target_entropy == -NUM_ACTIONS
+    assert float(agent.alpha) == 1.0
+    optimizers = [agent._actor_optimizer, agent._critic_optimizer, agent._alpha_optimizer]
+    assert [learning_rate(o) for o in optimizers] == pytest.approx([3e-4] * 3)
+    assert len({id(o) for o in optimizers}) == 3
+    assert layer_sizes(agent._actor_network) == [256, 256, 256, 2 * NUM_ACTIONS]
+    for critic in (agent._critic_network_1, agent._critic_network_2):
+        assert layer_sizes(critic) == [256, 256, 256, 1]
+
+
+def test_targets_move_by_tau_at_every_step():
+    cli._parse_gin(["fbrc.gin"], [])
+    agent = train.create_fbrc_agent(*make_specs(), make_behavior(), seed=0)
+    agent.initialize()
+    source = agent._critic_network_1.trainable_variables[0]
+    target = agent._target_critic_network_1.trainable_variables[0]
+    source.assign_add(tf.ones_like(source))
+    before = target.numpy()
+    agent._update_target()
+    assert (target.numpy() - before).mean() == pytest.approx(0.005, rel=1e-3)
+
+
+def test_full_setting_has_the_papers_sizes():
+    cli._parse_gin(["fbrc.gin"], [])
+    macros = ("TASK", "DATA", "BATCH_SIZE", "BEHAVIOR_STEPS", "FBRC_STEPS")
+    values = [gin.query_parameter(f"%{macro}") for macro in macros]
+    assert values == ["hopper-medium-v2", None, 256, 1_000_000, 1_000_000]
+
+
+@pytest.mark.parametrize(
+    "name, task, data",
+    [
+        ("hopper.gin", "Hopper-v4", "embedded:hopper-medium-replay"),
+        ("quickstart.gin", "Pendulum-v1", "embedded:pendulum-medium-replay"),
+    ],
+)
+def test_shortened_setting_overrides_the_full_one(name, task, data):
+    cli._parse_gin([name], [])
+    assert [gin.query_parameter(f"%{macro}") for macro in ("TASK", "DATA")] == [task, data]
+    assert gin.query_parameter("%FBRC_STEPS") < 1_000_000
+    assert gin.query_parameter("FbrcAgent.reward_bonus") == 5.0
