@@ -228,8 +228,9 @@ class FbrcAgent(sac_agent.SacAgent):
             log_mu = self._log_mu(self._behavior(time_steps), actions)
             offsets = self._offsets(self._critics(), time_steps, actions)
             q_values = tf.minimum(*offsets) + log_mu
+            regularization = self._actor_network.losses if self._actor_network else None
             loss = self._aggregate(
-                self._alpha_as(log_pi) * log_pi - q_values, weights, self._actor_network.losses
+                self._alpha_as(log_pi) * log_pi - q_values, weights, regularization
             )
             self._actor_loss_debug_summaries(loss, actions, log_pi, q_values, time_steps)
             return loss
