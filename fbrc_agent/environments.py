@@ -6,7 +6,8 @@ runs in TF-Agents' drivers and metrics on Gymnasium's environments, such as `Hop
 
 import contextlib
 import sys
-from typing import Any, Iterator, Optional
+from collections.abc import Iterator
+from typing import Any, Optional
 
 import numpy as np
 from tf_agents.environments import py_environment

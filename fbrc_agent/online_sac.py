@@ -250,7 +250,11 @@ class OnlineSac:
         """
         best = -np.inf
         progress = tqdm.tqdm(
-            desc=name, total=self._max_steps, initial=self.recorder.size, unit="step"
+            desc=name,
+            total=self._max_steps,
+            initial=self.recorder.size,
+            unit="step",
+            mininterval=0.5,
         )
         with progress:
             while self.recorder.size < self._max_steps:

@@ -208,3 +208,27 @@ def test_the_shipped_gin_files_are_complete(name, task):
     bound = gin.config_str()
     for binding in ("medium_return", "expert_return", "max_steps", "learning_rate"):
         assert f".{binding} = " in bound
+
+
+@pytest.mark.parametrize(
+    "name, num_transitions, num_episodes, mean_return",
+    [("pendulum", 11_940, 60, -865.1), ("hopper", 94_997, 921, 249.5)],
+)
+def test_the_embedded_data_is_what_its_readme_says(
+    name, num_transitions, num_episodes, mean_return
+):
+    data = load_dataset(f"embedded:{name}-medium-replay")
+    assert data.num_transitions == num_transitions
+    assert len(data.episode_returns) == num_episodes
+    assert data.episode_returns.mean() == pytest.approx(mean_return, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["pendulum", "hopper"])
+def test_the_embedded_data_was_made_with_the_shipped_gin_file(name):
+    path = os.path.join(os.path.dirname(collect.__file__), "data", f"{name}-medium-replay.hdf5")
+    _, attributes = _read(path)
+    gin.clear_config()
+    gin.parse_config_file(os.path.join(_GIN, f"{name}.gin"))
+    shipped = [line for line in gin.config_str().splitlines() if " = " in line]
+    assert len(shipped) > 15
+    assert set(shipped) <= set(attributes["gin_config"].splitlines())
