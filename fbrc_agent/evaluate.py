@@ -1,4 +1,4 @@
-"""The undiscounted returns of a policy in a Gymnasium environment, all episodes at once."""
+"""The undiscounted returns of a policy in TF-Agents environments, all episodes at once."""
 
 import dataclasses
 import os
@@ -66,32 +66,33 @@ def evaluate(
         raise InputError(f"num_episodes is {num_episodes}, where 1 or more is needed.")
     if seed < 0:
         raise InputError(f"seed is {seed}, where 0 or more is needed.")
-    vector = [environments.make(environment_id) for _ in range(num_episodes)]
+    vector = [
+        environments.GymnasiumEnvironment(environment_id, seed=seed + i)
+        for i in range(num_episodes)
+    ]
     try:
-        return _run(action_fn, vector, seed)
+        return _run(action_fn, vector)
     finally:
         for environment in vector:
             environment.close()
 
 
-def _run(action_fn: ActionFn, vector: list[Any], seed: int) -> EvaluationResult:
-    resets = [environment.reset(seed=seed + i)[0] for i, environment in enumerate(vector)]
-    observations = np.stack(resets).astype(np.float32)
+def _run(action_fn: ActionFn, vector: list[environments.GymnasiumEnvironment]) -> EvaluationResult:
+    observations = np.stack([environment.reset().observation for environment in vector])
     returns = np.zeros(len(vector), np.float64)
     lengths = np.zeros(len(vector), np.int64)
     running = list(range(len(vector)))
     while running:
         actions = np.asarray(action_fn(observations), np.float32)
-        _check_actions(
-            actions, (len(vector), *vector[0].action_space.shape), running, lengths.max()
-        )
+        shape = (len(vector), *vector[0].action_spec().shape)
+        _check_actions(actions, shape, running, lengths.max())
         ended = set()
         for i in running:
-            observation, reward, terminated, truncated, _ = vector[i].step(actions[i])
-            observations[i] = observation
-            returns[i] += reward
+            time_step = vector[i].step(actions[i])
+            observations[i] = time_step.observation
+            returns[i] += time_step.reward
             lengths[i] += 1
-            if terminated or truncated:
+            if time_step.is_last():
                 ended.add(i)
         running = [i for i in running if i not in ended]
     return EvaluationResult(returns, lengths)
