@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Callable, Optional
 
@@ -76,17 +77,27 @@ def _run(name: str, description: str, add_flags: Callable, body: Callable) -> in
     parser = _parser(name, description)
     add_flags(parser)
     flags = parser.parse_args()
+    _quiet_libraries()
     try:
         body(flags)
         return 0
     except KeyboardInterrupt:
-        print(f"\n{name}: interrupted; the same command continues.", file=sys.stderr)
+        then = "starts over" if name == "collect" else "continues"
+        print(f"\n{name}: interrupted; the same command {then}.", file=sys.stderr)
         return 130
     except (InputError, OSError) as error:
         if flags.debug:
             traceback.print_exc()
         print(f"{name}: {_one_line(error)}", file=sys.stderr)
         return 2
+
+
+def _quiet_libraries() -> None:
+    """Keeps what libraries say at import, which no user can act on, out of the terminal."""
+    # At 2, TensorFlow still prints three errors about CUDA plug-ins on every machine.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # tf_agents compares with literals by `is`, of which Python warns when it first compiles it.
+    warnings.simplefilter("ignore", SyntaxWarning)
 
 
 def train() -> int:
