@@ -1,0 +1,198 @@
+"""One stage of a run: trains an agent with TF-Agents' Learner, logs, evaluates, checkpoints."""
+
+import functools
+from typing import Any, Callable, Optional
+
+import numpy as np
+import tensorflow as tf
+from tf_agents.agents import tf_agent
+from tf_agents.policies import greedy_policy
+from tf_agents.train import learner
+from tf_agents.utils import common
+
+from fbrc_agent import d4rl, dataset, environments, offline_data, run_directory, run_log
+from fbrc_agent import evaluate as evaluation
+from fbrc_agent.errors import InputError
+
+# Updates per call of the Learner: short enough for a live progress bar, long enough that the call
+# costs nothing beside them.
+_UPDATES_PER_CALL = 100
+# Evaluations of one run start from the same states, so that its curve compares policies.
+_EVALUATION_SEED = 1000
+
+
+def run_stage(
+    root_dir: str,
+    stage: str,
+    learner_dir: str,
+    agent: tf_agent.TFAgent,
+    num_steps: int,
+    offline: offline_data.OfflineData,
+    seed: int,
+    batch_size: int,
+    log_interval: int,
+    checkpoint_interval: int,
+    eval_interval: int,
+    evaluate: Callable[[tf_agent.TFAgent, str], Optional[dict[str, Any]]],
+) -> dict[str, Any]:
+    """Trains one agent, from its newest checkpoint on.
+
+    Args:
+      root_dir: Directory of the run, for metrics.jsonl and operative_config.gin.
+      stage: One of `run_log.STAGES`.
+      learner_dir: Directory of the Learner, for checkpoints and summaries.
+      agent: The agent; `Learner` restores it.
+      num_steps: Updates after which the stage ends.
+      offline: The data.
+      seed: Seed of the batches.
+      batch_size: Transitions per update.
+      log_interval: Updates between lines of losses, taken on the first batch.
+      checkpoint_interval: Updates between checkpoints.
+      eval_interval: Updates between evaluations; the last update is always evaluated.
+      evaluate: What `make_evaluator` returns.
+
+    Returns:
+      The stage's entry of result.json.
+    """
+    train_step = agent.train_step_counter
+    monitor_batch = next(iter(dataset.make_tf_dataset(offline, batch_size, seed)))[0]
+    measure = common.function(functools.partial(_measure, agent))
+
+    def write_metrics() -> None:
+        log.stop_clock()
+        log.write(int(train_step), {k: float(v) for k, v in measure(monitor_batch).items()})
+        log.start_clock()
+
+    def write_evaluation() -> None:
+        log.stop_clock()
+        scores = evaluate(agent, stage)
+        if scores is not None:
+            log.write(int(train_step), scores, _score_text(scores))
+        log.start_clock()
+
+    stage_learner = learner.Learner(
+        learner_dir,
+        train_step,
+        agent,
+        triggers=[
+            _every(log_interval, write_metrics),
+            _every(eval_interval, write_evaluation),
+        ],
+        checkpoint_interval=checkpoint_interval,
+        summary_interval=log_interval,
+    )
+    step = int(train_step)
+    log = run_log.StageLog(root_dir, stage, step, num_steps)
+    run_directory.write_operative_config(root_dir)
+    batches = iter(dataset.make_tf_dataset(offline, batch_size, seed, start=step))
+    intervals = [i for i in (log_interval, eval_interval, checkpoint_interval) if i > 0]
+    try:
+        while step < num_steps:
+            boundaries = [i - step % i for i in intervals]
+            updates = min(_UPDATES_PER_CALL, num_steps - step, *boundaries)
+            log.start_clock()
+            stage_learner.run(iterations=updates, iterator=batches)
+            log.stop_clock()
+            step += updates
+            log.advance(step)
+        if not log.records or log.records[-1]["step"] < step or "returns" not in log.records[-1]:
+            write_evaluation()
+            log.stop_clock()
+        for trigger in stage_learner.triggers[-1:]:
+            trigger(step, force_trigger=True)
+    finally:
+        log.close()
+    return _stage_result(log, step)
+
+
+def _every(interval: int, action: Callable[[], None]) -> Callable[[int], None]:
+    """Returns a trigger at the multiples of an interval; 0 for never.
+
+    TF-Agents' `IntervalTrigger` counts from where the run was resumed.
+    """
+
+    def trigger(step: int) -> None:
+        if interval > 0 and step % interval == 0:
+            action()
+
+    return trigger
+
+
+def _measure(agent: tf_agent.TFAgent, experience: Any) -> dict[str, tf.Tensor]:
+    """Returns losses and diagnostics on a fixed batch, as scalars."""
+    loss_info = agent.loss(experience)
+    scalars = dict(loss_info.extra._asdict())
+    if hasattr(agent, "diagnostics"):
+        scalars.update(agent.diagnostics(experience))
+    else:
+        scalars["alpha"] = agent.alpha
+    return scalars
+
+
+def _stage_result(log: run_log.StageLog, step: int) -> dict[str, Any]:
+    last = log.records[-1] if log.records and "returns" in log.records[-1] else {}
+    scores = ("return_mean", "return_std", "returns", "normalized_score")
+    return {
+        "steps": step,
+        "updates_per_second": round(step / log.seconds, 2) if log.seconds else None,
+        **{name: last.get(name) for name in scores},
+    }
+
+
+def make_evaluator(
+    task: d4rl.Task, num_episodes: int, offline: offline_data.OfflineData
+) -> Callable[[tf_agent.TFAgent, str], Optional[dict[str, Any]]]:
+    """Returns a function (agent, stage) -> scores, or None where nothing can be evaluated.
+
+    The agent acts greedily; the behavior density is sampled, as the data was.
+
+    Raises:
+      InputError: If observations or actions of the data are not of the environment's size.
+    """
+    if num_episodes > 0 and task.environment is not None:
+        _check_sizes(task.environment, offline)
+    action_fns: dict[str, evaluation.ActionFn] = {}
+
+    def evaluate(agent: tf_agent.TFAgent, stage: str) -> Optional[dict[str, Any]]:
+        if num_episodes < 1 or task.environment is None:
+            return None
+        if stage not in action_fns:
+            policy = agent.policy
+            if stage != "behavior":
+                policy = greedy_policy.GreedyPolicy(policy)
+            action_fns[stage] = evaluation.policy_action_fn(policy)
+        result = evaluation.evaluate(
+            action_fns[stage], task.environment, num_episodes, _EVALUATION_SEED
+        )
+        has_reference = task.reference_scores is not None
+        return {
+            "return_mean": result.return_mean,
+            "return_std": result.return_std,
+            "length_mean": float(np.mean(result.lengths)),
+            "normalized_score": (
+                float(task.normalized_score(result.return_mean)) if has_reference else None
+            ),
+            "returns": [float(r) for r in result.returns],
+            "lengths": [int(n) for n in result.lengths],
+        }
+
+    return evaluate
+
+
+def _check_sizes(environment_id: str, offline: offline_data.OfflineData) -> None:
+    environment = environments.GymnasiumEnvironment(environment_id)
+    sizes = environment.observation_spec().shape + environment.action_spec().shape
+    environment.close()
+    given = offline.observations.shape[1:] + offline.actions.shape[1:]
+    if given != sizes:
+        raise InputError(
+            f"{offline.source} has observations and actions of the sizes {given}, but "
+            f"{environment_id} has {sizes}; train.task must be the task of the data."
+        )
+
+
+def _score_text(scores: dict[str, Any]) -> str:
+    text = f"return {scores['return_mean']:.1f}"
+    if scores["normalized_score"] is not None:
+        text += f", score {scores['normalized_score']:.1f}"
+    return text
