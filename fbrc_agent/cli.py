@@ -85,7 +85,7 @@ def _run(name: str, description: str, add_flags: Callable, body: Callable) -> in
         then = "starts over" if name == "collect" else "continues"
         print(f"\n{name}: interrupted; the same command {then}.", file=sys.stderr)
         return 130
-    except (InputError, OSError) as error:
+    except (ValueError, OSError) as error:  # InputError, and what a constructor refuses.
         if flags.debug:
             traceback.print_exc()
         print(f"{name}: {_one_line(error)}", file=sys.stderr)

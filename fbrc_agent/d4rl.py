@@ -29,9 +29,9 @@ from fbrc_agent.errors import InputError
 # D4RL's locomotion tasks run on gym's -v2/-v3 robots; Gymnasium's -v4 are the same dynamics on the
 # maintained `mujoco` bindings.
 _ENVIRONMENTS = {
-    'hopper': 'Hopper-v4',
-    'halfcheetah': 'HalfCheetah-v4',
-    'walker2d': 'Walker2d-v4',
+    "hopper": "Hopper-v4",
+    "halfcheetah": "HalfCheetah-v4",
+    "walker2d": "Walker2d-v4",
 }
 
 # Pendulum-v1 is not a D4RL task; these are ours, mean returns of 1000 episodes, reset with seeds 0
@@ -74,8 +74,9 @@ class Task:
         """
         if self.reference_scores is None:
             raise InputError(
-                f'Task {self.id!r} has no reference scores in D4RL, so its returns cannot be '
-                'normalized; report raw returns.')
+                f"Task {self.id!r} has no reference scores in D4RL, so its returns cannot be "
+                "normalized; report raw returns."
+            )
         random_score, expert_score = self.reference_scores
         returns = np.asarray(returns, np.float64)
         return 100.0 * (returns - random_score) / (expert_score - random_score)
@@ -94,28 +95,30 @@ def get_task(task_id: str) -> Task:
     Raises:
         InputError: If the id is not known; the message lists the closest ones.
     """
-    if task_id == 'Pendulum-v1':
+    if task_id == "Pendulum-v1":
         return Task(task_id, task_id, None, _PENDULUM_REFERENCE_SCORES)
     infos = _d4rl_infos()
     for robot, environment in _ENVIRONMENTS.items():
         if task_id == environment:
-            return Task(task_id, environment, None, _reference_scores(infos, f'{robot}-medium-v2'))
+            return Task(task_id, environment, None, _reference_scores(infos, f"{robot}-medium-v2"))
     if task_id in infos.DATASET_URLS:
-        match = re.match(r'(hopper|halfcheetah|walker2d)-', task_id)
+        match = re.match(r"(hopper|halfcheetah|walker2d)-", task_id)
         environment_id = _ENVIRONMENTS[match.group(1)] if match else None
-        return Task(task_id, environment_id, infos.DATASET_URLS[task_id],
-                    _reference_scores(infos, task_id))
-    raise InputError(f'Task {task_id!r} is not known; {_suggestion(str(task_id), infos)}.')
+        return Task(
+            task_id, environment_id, infos.DATASET_URLS[task_id], _reference_scores(infos, task_id)
+        )
+    raise InputError(f"Task {task_id!r} is not known; {_suggestion(str(task_id), infos)}.")
 
 
 def _suggestion(task_id: str, infos: types.ModuleType) -> str:
-    known: list[str] = ['Pendulum-v1', *_ENVIRONMENTS.values(), *infos.DATASET_URLS]
+    known: list[str] = ["Pendulum-v1", *_ENVIRONMENTS.values(), *infos.DATASET_URLS]
     by_lower: dict[str, str] = {name.lower(): name for name in known}
     close = difflib.get_close_matches(task_id.lower(), by_lower, n=4)
     if close:
-        return 'did you mean ' + ' or '.join(by_lower[name] for name in close)
-    return ('use a D4RL id such as hopper-medium-v2, or one of '
-            + ', '.join(['Pendulum-v1', *_ENVIRONMENTS.values()]))
+        return "did you mean " + " or ".join(by_lower[name] for name in close)
+    return "use a D4RL id such as hopper-medium-v2, or one of " + ", ".join(
+        ["Pendulum-v1", *_ENVIRONMENTS.values()]
+    )
 
 
 def _reference_scores(infos: types.ModuleType, task_id: str) -> Optional[tuple[float, float]]:
@@ -131,12 +134,14 @@ def _d4rl_infos() -> types.ModuleType:
     `import d4rl` imports its simulators and fails where mujoco_py is installed without MuJoCo 2.1;
     the tables alone need neither.
     """
-    package = importlib.util.find_spec('d4rl')
+    package = importlib.util.find_spec("d4rl")
     if package is None or not package.submodule_search_locations:
-        raise InputError('The package d4rl, which holds the table of tasks, is not installed; '
-                         'install it with: pip install d4rl==1.1')
-    path = os.path.join(list(package.submodule_search_locations)[0], 'infos.py')
-    spec = importlib.util.spec_from_file_location('fbrc_agent._d4rl_infos', path)
+        raise InputError(
+            "The package d4rl, which holds the table of tasks, is not installed; "
+            "install it with: pip install d4rl==1.1"
+        )
+    path = os.path.join(list(package.submodule_search_locations)[0], "infos.py")
+    spec = importlib.util.spec_from_file_location("fbrc_agent._d4rl_infos", path)
     assert spec is not None and spec.loader is not None
     infos = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(infos)
@@ -145,8 +150,11 @@ def _d4rl_infos() -> types.ModuleType:
 
 def default_cache_dir() -> str:
     """Where data files are kept: $FBRC_DATA_DIR, $D4RL_DATASET_DIR or D4RL's own default."""
-    return (os.environ.get('FBRC_DATA_DIR') or os.environ.get('D4RL_DATASET_DIR')
-            or os.path.expanduser('~/.d4rl/datasets'))
+    return (
+        os.environ.get("FBRC_DATA_DIR")
+        or os.environ.get("D4RL_DATASET_DIR")
+        or os.path.expanduser("~/.d4rl/datasets")
+    )
 
 
 def download(task: Task, cache_dir: Optional[str] = None) -> str:
@@ -168,28 +176,32 @@ def download(task: Task, cache_dir: Optional[str] = None) -> str:
         InputError: If the task has no data, or the download or the writing fails.
     """
     if task.data_url is None:
-        raise InputError(f'Task {task.id!r} has no D4RL data file; pass DATA=path of an HDF5 file.')
+        raise InputError(f"Task {task.id!r} has no D4RL data file; pass DATA=path of an HDF5 file.")
     url = urllib.parse.urlsplit(task.data_url)
     name = os.path.basename(url.path)
-    if url.scheme not in ('http', 'https') or not name:
-        raise InputError(f'Data address {task.data_url!r} of task {task.id!r} is not an http or '
-                         'https address of a file; pass DATA=path of an HDF5 file.')
+    if url.scheme not in ("http", "https") or not name:
+        raise InputError(
+            f"Data address {task.data_url!r} of task {task.id!r} is not an http or "
+            "https address of a file; pass DATA=path of an HDF5 file."
+        )
     cache_dir = cache_dir or default_cache_dir()
     path = os.path.join(cache_dir, name)
     if os.path.exists(path) and _hdf5_problem(path) is None:
         return path
-    temporary = f'{path}.{uuid.uuid4().hex}.part'
+    temporary = f"{path}.{uuid.uuid4().hex}.part"
     try:
         os.makedirs(cache_dir, exist_ok=True)
-        with open(temporary, 'xb') as file:
+        with open(temporary, "xb") as file:
             _fetch(task.data_url, file, name)
         problem = _hdf5_problem(temporary)
         if problem:
-            raise _download_error(task.data_url, f'the body is not an HDF5 file: {problem}')
+            raise _download_error(task.data_url, f"the body is not an HDF5 file: {problem}")
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError(f'Cannot write {path!r} ({error}); set FBRC_DATA_DIR to a directory that '
-                         'can be written.') from error
+        raise InputError(
+            f"Cannot write {path!r} ({error}); set FBRC_DATA_DIR to a directory that "
+            "can be written."
+        ) from error
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
@@ -203,12 +215,12 @@ def _fetch(url: str, file: BinaryIO, name: str) -> None:
     except (OSError, http.client.HTTPException) as error:
         raise _download_error(url, _reason(error)) from error
     with response:
-        if urllib.parse.urlsplit(response.geturl()).scheme not in ('http', 'https'):
-            raise _download_error(url, f'it redirects to {response.geturl()}')
-        length = response.headers.get('Content-Length')
+        if urllib.parse.urlsplit(response.geturl()).scheme not in ("http", "https"):
+            raise _download_error(url, f"it redirects to {response.geturl()}")
+        length = response.headers.get("Content-Length")
         total = int(length) if length and length.isdigit() else None
         received = 0
-        with tqdm.tqdm(total=total, desc=name, unit='B', unit_scale=True) as progress:
+        with tqdm.tqdm(total=total, desc=name, unit="B", unit_scale=True) as progress:
             while True:
                 try:
                     chunk = response.read(_CHUNK_BYTES)
@@ -220,13 +232,13 @@ def _fetch(url: str, file: BinaryIO, name: str) -> None:
                 received += len(chunk)
                 progress.update(len(chunk))
     if total is not None and received != total:
-        raise _download_error(url, f'the body ended after {received} of {total} bytes')
+        raise _download_error(url, f"the body ended after {received} of {total} bytes")
 
 
 def _hdf5_problem(path: str) -> Optional[str]:
     """What keeps the file from being opened as HDF5, truncation included; None if nothing does."""
     try:
-        with h5py.File(path, 'r') as file:
+        with h5py.File(path, "r") as file:
             list(file)
     except OSError as error:
         return str(error)
@@ -235,10 +247,12 @@ def _hdf5_problem(path: str) -> Optional[str]:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, urllib.error.HTTPError):
-        return f'HTTP {error.code} {error.reason}'
-    return str(getattr(error, 'reason', error)) or type(error).__name__
+        return f"HTTP {error.code} {error.reason}"
+    return str(getattr(error, "reason", error)) or type(error).__name__
 
 
 def _download_error(url: str, reason: str) -> InputError:
-    return InputError(f'Cannot download {url} ({reason}); try again later, or fetch the file by '
-                      'other means and pass DATA=path.')
+    return InputError(
+        f"Cannot download {url} ({reason}); try again later, or fetch the file by "
+        "other means and pass DATA=path."
+    )

@@ -22,8 +22,9 @@ _PREFETCHED_BATCHES = 2
 _ROUNDS = 16
 
 
-def make_tf_dataset(data: OfflineData, batch_size: int, seed: int,
-                    start: int = 0) -> tf.data.Dataset:
+def make_tf_dataset(
+    data: OfflineData, batch_size: int, seed: int, start: int = 0
+) -> tf.data.Dataset:
     """Infinite dataset of batches, sampled without replacement within each epoch.
 
     The transitions are laid end to end in epochs, each in its own pseudorandom order; batch i holds
@@ -46,12 +47,20 @@ def make_tf_dataset(data: OfflineData, batch_size: int, seed: int,
         InputError: If an argument is out of its range.
     """
     size = data.num_transitions
-    _check_integer('batch_size', batch_size, 1, size, ', the number of transitions')
-    _check_integer('seed', seed, 0, 2**31 - 1)
-    _check_integer('start', start, 0, 2**62 // batch_size)
-    with tf.device('/CPU:0'):  # Where tf.data runs.
-        arrays = tuple(tf.constant(array) for array in (
-            data.observations, data.actions, data.rewards, data.next_observations, data.discounts))
+    _check_integer("batch_size", batch_size, 1, size, ", the number of transitions")
+    _check_integer("seed", seed, 0, 2**31 - 1)
+    _check_integer("start", start, 0, 2**62 // batch_size)
+    with tf.device("/CPU:0"):  # Where tf.data runs.
+        arrays = tuple(
+            tf.constant(array)
+            for array in (
+                data.observations,
+                data.actions,
+                data.rewards,
+                data.next_observations,
+                data.discounts,
+            )
+        )
 
     def make_batch(batch_index: tf.Tensor) -> tuple[trajectory.Trajectory, tuple[()]]:
         rows = _sample_rows(batch_index, batch_size, size, seed)
@@ -66,15 +75,24 @@ def _sample_rows(batch_index: tf.Tensor, batch_size: int, size: int, seed: int) 
     positions = batch_index * batch_size + tf.range(batch_size, dtype=tf.int64)
     epochs = positions // size
     seeds = tf.stack(
-        [tf.fill([batch_size], tf.constant(seed, tf.int64)), epochs, tf.zeros_like(epochs)], axis=1)
+        [tf.fill([batch_size], tf.constant(seed, tf.int64)), epochs, tf.zeros_like(epochs)], axis=1
+    )
     # The raw op: `tf.random.experimental.index_shuffle` mishandles one seed per index (TF 2.15).
     return tf.raw_ops.RandomIndexShuffle(
-        index=positions % size, seed=seeds, max_index=tf.constant(size - 1, tf.int64),
-        rounds=_ROUNDS)
+        index=positions % size,
+        seed=seeds,
+        max_index=tf.constant(size - 1, tf.int64),
+        rounds=_ROUNDS,
+    )
 
 
-def _to_trajectory(observations: tf.Tensor, actions: tf.Tensor, rewards: tf.Tensor,
-                   next_observations: tf.Tensor, discounts: tf.Tensor) -> trajectory.Trajectory:
+def _to_trajectory(
+    observations: tf.Tensor,
+    actions: tf.Tensor,
+    rewards: tf.Tensor,
+    next_observations: tf.Tensor,
+    discounts: tf.Tensor,
+) -> trajectory.Trajectory:
     """`Trajectory` [B, 2, ...] of transitions [B, ...]."""
 
     def frames(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
@@ -89,10 +107,11 @@ def _to_trajectory(observations: tf.Tensor, actions: tf.Tensor, rewards: tf.Tens
         policy_info=(),
         next_step_type=frames(next_step_type, middle),
         reward=frames(rewards, tf.zeros_like(rewards)),
-        discount=frames(discounts, tf.ones_like(discounts)))
+        discount=frames(discounts, tf.ones_like(discounts)),
+    )
 
 
-def _check_integer(name: str, value: Any, low: int, high: int, why: str = '') -> None:
+def _check_integer(name: str, value: Any, low: int, high: int, why: str = "") -> None:
     is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not is_integer or not low <= value <= high:
-        raise InputError(f'{name} is {value!r}; it must be an integer from {low} to {high}{why}.')
+        raise InputError(f"{name} is {value!r}; it must be an integer from {low} to {high}{why}.")

@@ -27,14 +27,14 @@ from fbrc_agent.array_checks import (
 from fbrc_agent.d4rl_file import read_d4rl_hdf5, save_d4rl_hdf5
 from fbrc_agent.errors import InputError
 
-EMBEDDED_PREFIX = 'embedded:'
+EMBEDDED_PREFIX = "embedded:"
 
 # The limit of every D4RL locomotion task, for files of the first kind, without `timeouts`.
 _DEFAULT_MAX_EPISODE_STEPS = 1000
 
-__all__ = ['EMBEDDED_PREFIX', 'load_dataset', 'OfflineData', 'save_d4rl_hdf5']
+__all__ = ["EMBEDDED_PREFIX", "load_dataset", "OfflineData", "save_d4rl_hdf5"]
 
-_ARRAY_NAMES = ('observations', 'actions', 'rewards', 'next_observations', 'discounts')
+_ARRAY_NAMES = ("observations", "actions", "rewards", "next_observations", "discounts")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,15 +66,17 @@ class OfflineData:
     source: str
 
     @classmethod
-    def from_arrays(cls,
-                    observations: Any,
-                    actions: Any,
-                    rewards: Any,
-                    next_observations: Any,
-                    discounts: Any,
-                    action_bounds: Optional[ActionBounds] = None,
-                    episode_returns: Optional[Any] = None,
-                    source: str = 'arrays') -> 'OfflineData':
+    def from_arrays(
+        cls,
+        observations: Any,
+        actions: Any,
+        rewards: Any,
+        next_observations: Any,
+        discounts: Any,
+        action_bounds: Optional[ActionBounds] = None,
+        episode_returns: Optional[Any] = None,
+        source: str = "arrays",
+    ) -> "OfflineData":
         """Validates arrays that the caller already has.
 
         Args:
@@ -94,28 +96,43 @@ class OfflineData:
             InputError: If an array has a wrong rank, length or type, holds NaN or Inf, or an action
                 lies outside the bounds.
         """
-        given = {'observations': observations, 'actions': actions, 'rewards': rewards,
-                 'next_observations': next_observations, 'discounts': discounts}
+        given = {
+            "observations": observations,
+            "actions": actions,
+            "rewards": rewards,
+            "next_observations": next_observations,
+            "discounts": discounts,
+        }
         arrays = {key: as_float32(to_array(source, key, value)) for key, value in given.items()}
         check_lengths(source, arrays)
-        if arrays['next_observations'].shape != arrays['observations'].shape:
-            raise InputError(f"{source}: next_observations has shape "
-                             f"{arrays['next_observations'].shape}; it must be that of "
-                             f"observations, {arrays['observations'].shape}.")
+        if arrays["next_observations"].shape != arrays["observations"].shape:
+            raise InputError(
+                f"{source}: next_observations has shape "
+                f"{arrays['next_observations'].shape}; it must be that of "
+                f"observations, {arrays['observations'].shape}."
+            )
         for key, array in arrays.items():
             check_finite(source, key, array)
-        outside = (arrays['discounts'] < 0) | (arrays['discounts'] > 1)
+        outside = (arrays["discounts"] < 0) | (arrays["discounts"] > 1)
         if outside.any():
             row = int(outside.argmax())
-            raise InputError(f"{source}: discounts has {arrays['discounts'][row]} in row {row}; "
-                             'discounts lie in [0, 1].')
-        minimum, maximum = resolve_bounds(source, arrays['actions'].shape[1], action_bounds)
-        arrays['actions'] = as_float32(clip_actions(source, arrays['actions'], minimum, maximum))
-        returns = to_array(source, 'episode_returns',
-                           np.zeros([0]) if episode_returns is None else episode_returns)
-        check_finite(source, 'episode_returns', returns)
-        return cls(**arrays, episode_returns=as_float32(returns), action_minimum=minimum,
-                   action_maximum=maximum, source=source)
+            raise InputError(
+                f"{source}: discounts has {arrays['discounts'][row]} in row {row}; "
+                "discounts lie in [0, 1]."
+            )
+        minimum, maximum = resolve_bounds(source, arrays["actions"].shape[1], action_bounds)
+        arrays["actions"] = as_float32(clip_actions(source, arrays["actions"], minimum, maximum))
+        returns = to_array(
+            source, "episode_returns", np.zeros([0]) if episode_returns is None else episode_returns
+        )
+        check_finite(source, "episode_returns", returns)
+        return cls(
+            **arrays,
+            episode_returns=as_float32(returns),
+            action_minimum=minimum,
+            action_maximum=maximum,
+            source=source,
+        )
 
     @property
     def num_transitions(self) -> int:
@@ -128,8 +145,8 @@ class OfflineData:
         digest = hashlib.sha256()
         for name in _ARRAY_NAMES:
             array = getattr(self, name)
-            digest.update(f'{name}{array.shape}'.encode())
-            digest.update(array.data if array.size else b'')
+            digest.update(f"{name}{array.shape}".encode())
+            digest.update(array.data if array.size else b"")
         return digest.hexdigest()
 
     @property
@@ -137,22 +154,31 @@ class OfflineData:
         """TF-Agents' `TimeStep` of specs; the observation is [S] float32."""
         import tensorflow as tf
         from tf_agents.trajectories import time_step as ts
+
         return ts.time_step_spec(
-            tf.TensorSpec([self.observations.shape[1]], tf.float32, name='observation'))
+            tf.TensorSpec([self.observations.shape[1]], tf.float32, name="observation")
+        )
 
     @property
     def action_spec(self) -> Any:
         """`BoundedTensorSpec` of an action, [A] float32."""
         import tensorflow as tf
         from tf_agents.specs import tensor_spec
+
         return tensor_spec.BoundedTensorSpec(
-            [self.actions.shape[1]], tf.float32, minimum=self.action_minimum,
-            maximum=self.action_maximum, name='action')
+            [self.actions.shape[1]],
+            tf.float32,
+            minimum=self.action_minimum,
+            maximum=self.action_maximum,
+            name="action",
+        )
 
 
-def load_dataset(source: str,
-                 action_bounds: Optional[ActionBounds] = None,
-                 max_episode_steps: Optional[int] = None) -> OfflineData:
+def load_dataset(
+    source: str,
+    action_bounds: Optional[ActionBounds] = None,
+    max_episode_steps: Optional[int] = None,
+) -> OfflineData:
     """Loads the transitions of a D4RL-layout HDF5 file.
 
     The transitions and their order are those of `d4rl.qlearning_dataset`: row i is paired with the
@@ -182,19 +208,20 @@ def load_dataset(source: str,
     columns, attributes = read_d4rl_hdf5(path)
     if action_bounds is None:
         action_bounds = _recorded_bounds(path, attributes)
-    rewards, terminals = columns['rewards'], columns['terminals']
-    timeouts = columns.get('timeouts')
+    rewards, terminals = columns["rewards"], columns["terminals"]
+    timeouts = columns.get("timeouts")
     if timeouts is None:
-        timeouts = _infer_timeouts(
-            terminals, _episode_limit(path, max_episode_steps, attributes))
+        timeouts = _infer_timeouts(terminals, _episode_limit(path, max_episode_steps, attributes))
     keep = ~timeouts[:-1]
     if not keep.any():
-        raise InputError(f'{path}: has no usable transition; it needs two consecutive rows of an '
-                         f'episode, but has {len(rewards)} rows, {int(timeouts.sum())} of them '
-                         'cut by a time limit.')
-    minimum, maximum = resolve_bounds(path, columns['actions'].shape[1], action_bounds)
-    actions = clip_actions(path, columns['actions'], minimum, maximum)
-    observations = columns['observations']
+        raise InputError(
+            f"{path}: has no usable transition; it needs two consecutive rows of an "
+            f"episode, but has {len(rewards)} rows, {int(timeouts.sum())} of them "
+            "cut by a time limit."
+        )
+    minimum, maximum = resolve_bounds(path, columns["actions"].shape[1], action_bounds)
+    actions = clip_actions(path, columns["actions"], minimum, maximum)
+    observations = columns["observations"]
     return OfflineData(
         observations=as_float32(_select(observations[:-1], keep)),
         actions=as_float32(_select(actions[:-1], keep)),
@@ -204,54 +231,65 @@ def load_dataset(source: str,
         episode_returns=as_float32(_episode_returns(rewards, terminals | timeouts)),
         action_minimum=minimum,
         action_maximum=maximum,
-        source=source)
+        source=source,
+    )
 
 
 def _find_file(source: str) -> str:
     if not isinstance(source, (str, os.PathLike)) or not str(source):
-        raise InputError(f'The data source is {source!r}; it must be the path of an HDF5 file, a '
-                         f'D4RL task id or {EMBEDDED_PREFIX}NAME.')
+        raise InputError(
+            f"The data source is {source!r}; it must be the path of an HDF5 file, a "
+            f"D4RL task id or {EMBEDDED_PREFIX}NAME."
+        )
     source = os.fspath(source)
     if source.startswith(EMBEDDED_PREFIX):
-        return _find_embedded(source[len(EMBEDDED_PREFIX):])
+        return _find_embedded(source[len(EMBEDDED_PREFIX) :])
     if os.path.isfile(source):
         return source
-    if os.sep in source or source.endswith(('.hdf5', '.h5')):
-        what = 'is a directory' if os.path.isdir(source) else 'there is no such file'
-        raise InputError(f'{source}: {what}; the data source must be an HDF5 file.')
+    if os.sep in source or source.endswith((".hdf5", ".h5")):
+        what = "is a directory" if os.path.isdir(source) else "there is no such file"
+        raise InputError(f"{source}: {what}; the data source must be an HDF5 file.")
     try:
         task = d4rl.get_task(source)
     except InputError as error:
-        raise InputError(f'{source}: is neither a file nor a task ({error})') from error
+        raise InputError(f"{source}: is neither a file nor a task ({error})") from error
     return d4rl.download(task)
 
 
 def _find_embedded(name: str) -> str:
-    directory = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'data')
+    directory = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data")
     files = os.listdir(directory) if os.path.isdir(directory) else []
-    names = sorted(file[:-len('.hdf5')] for file in files if file.endswith('.hdf5'))
+    names = sorted(file[: -len(".hdf5")] for file in files if file.endswith(".hdf5"))
     if name not in names:
-        raise InputError(f'{EMBEDDED_PREFIX}{name}: this package has no such data file; it has '
-                         f"{', '.join(names) or 'none'}.")
-    return os.path.join(directory, f'{name}.hdf5')
+        raise InputError(
+            f"{EMBEDDED_PREFIX}{name}: this package has no such data file; it has "
+            f"{', '.join(names) or 'none'}."
+        )
+    return os.path.join(directory, f"{name}.hdf5")
 
 
 def _recorded_bounds(path: str, attributes: Mapping[str, Any]) -> Optional[ActionBounds]:
-    names = [name for name in ('action_minimum', 'action_maximum') if name in attributes]
+    names = [name for name in ("action_minimum", "action_maximum") if name in attributes]
     if len(names) == 1:
-        raise InputError(f'{path}: of the attributes action_minimum and action_maximum it has only '
-                         f'{names[0]}; it must have both or neither.')
+        raise InputError(
+            f"{path}: of the attributes action_minimum and action_maximum it has only "
+            f"{names[0]}; it must have both or neither."
+        )
     return (attributes[names[0]], attributes[names[1]]) if names else None
 
 
 def _episode_limit(path: str, given: Optional[int], attributes: Mapping[str, Any]) -> int:
-    limit = attributes.get('max_episode_steps') if given is None else given
+    limit = attributes.get("max_episode_steps") if given is None else given
     if limit is None:
         limit = _DEFAULT_MAX_EPISODE_STEPS
-        logging.warning('%s: has no timeouts; episodes are taken to be cut after %d steps, pass '
-                        'max_episode_steps if that is wrong.', path, limit)
+        logging.warning(
+            "%s: has no timeouts; episodes are taken to be cut after %d steps, pass "
+            "max_episode_steps if that is wrong.",
+            path,
+            limit,
+        )
     if not isinstance(limit, (int, np.integer)) or limit < 1:
-        raise InputError(f'{path}: max_episode_steps is {limit!r}; it must be a positive integer.')
+        raise InputError(f"{path}: max_episode_steps is {limit!r}; it must be a positive integer.")
     return int(limit)
 
 
@@ -264,7 +302,7 @@ def _infer_timeouts(terminals: np.ndarray, limit: int) -> np.ndarray:
     timeouts = np.zeros(len(terminals), bool)
     start, count = 0, 0
     for end in np.append(np.flatnonzero(terminals) + 1, len(terminals)):
-        timeouts[start + limit - 1 - count:end:limit] = True
+        timeouts[start + limit - 1 - count : end : limit] = True
         start, count = end, int(not timeouts[end - 1])
     return timeouts
 
@@ -280,4 +318,4 @@ def _episode_returns(rewards: np.ndarray, ends: np.ndarray) -> np.ndarray:
     if not last.size:
         return np.zeros([0])
     starts = np.append(0, last[:-1] + 1)
-    return np.add.reduceat(rewards[:last[-1] + 1].astype(np.float64), starts)
+    return np.add.reduceat(rewards[: last[-1] + 1].astype(np.float64), starts)

@@ -23,7 +23,8 @@ def make_data(size=10):
         rewards=rows * 10,
         next_observations=np.stack([rows + 1, rows + 0.5, 2 * rows], axis=1),
         discounts=(rows % 3 != 2),
-        action_bounds=(0, size))
+        action_bounds=(0, size),
+    )
 
 
 def take(tf_dataset, count):
@@ -35,7 +36,7 @@ def take_rows(tf_dataset, count):
     return np.array([batch.observation[:, 0, 0] for batch in take(tf_dataset, count)], int)
 
 
-@pytest.mark.parametrize('batch_size', [1, 4, 5, 10])
+@pytest.mark.parametrize("batch_size", [1, 4, 5, 10])
 def test_every_epoch_visits_each_transition_once(batch_size):
     rows = take_rows(dataset.make_tf_dataset(make_data(), batch_size, seed=3), 60 // batch_size)
     epochs = np.sort(rows.reshape(6, 10), axis=1)
@@ -53,7 +54,7 @@ def test_same_seed_gives_same_batches_and_other_seed_others():
     assert (rows[0] != rows[2]).mean() > 0.9
 
 
-@pytest.mark.parametrize('start', [1, 2, 3, 7])
+@pytest.mark.parametrize("start", [1, 2, 3, 7])
 def test_start_skips_batches(start):
     data = make_data()
     started = dataset.make_tf_dataset(data, 4, seed=5, start=start)
@@ -74,14 +75,15 @@ def test_batches_are_uniform_samples():
     # probability of 1 - 1e-7 (its standard error is sqrt(2 / 2500) = 2.8%).
     size, batch_size = 5000, 50
     rows = take_rows(dataset.make_tf_dataset(make_data(size), batch_size, seed=0), 2500)
-    variance = ((size**2 - 1) / 12 / batch_size * (size - batch_size) / (size - 1))
+    variance = (size**2 - 1) / 12 / batch_size * (size - batch_size) / (size - 1)
     assert rows.mean(axis=1).var() / variance == pytest.approx(1.0, abs=0.15)
 
 
 def test_orders_of_neighboring_seeds_and_epochs_are_not_correlated():
     size = 20000
-    orders = np.concatenate([
-        take_rows(dataset.make_tf_dataset(make_data(size), size, seed), 3) for seed in range(3)])
+    orders = np.concatenate(
+        [take_rows(dataset.make_tf_dataset(make_data(size), size, seed), 3) for seed in range(3)]
+    )
     correlations = np.corrcoef(orders)[np.triu_indices(9, k=1)]
     assert np.abs(correlations).max() < 5 / np.sqrt(size)
 
@@ -89,7 +91,8 @@ def test_orders_of_neighboring_seeds_and_epochs_are_not_correlated():
 def test_transitions_are_the_rows_of_the_data():
     data = make_data()
     context = data_converter.DataContext(
-        time_step_spec=data.time_step_spec, action_spec=data.action_spec, info_spec=())
+        time_step_spec=data.time_step_spec, action_spec=data.action_spec, info_spec=()
+    )
     convert = data_converter.AsTransition(context, squeeze_time_dim=True)
     batch, _ = next(iter(dataset.make_tf_dataset(data, 10, seed=0)))
     transition = convert(batch)
@@ -99,8 +102,9 @@ def test_transitions_are_the_rows_of_the_data():
     np.testing.assert_array_equal(transition.action_step.action, data.actions[rows])
     np.testing.assert_array_equal(transition.next_time_step.reward, data.rewards[rows])
     np.testing.assert_array_equal(transition.next_time_step.discount, data.discounts[rows])
-    np.testing.assert_array_equal(transition.next_time_step.observation,
-                                  data.next_observations[rows])
+    np.testing.assert_array_equal(
+        transition.next_time_step.observation, data.next_observations[rows]
+    )
 
 
 def test_step_types_mark_the_terminal_transitions():
@@ -117,26 +121,29 @@ def test_shapes_are_static():
     assert rest == ()
     assert experience.observation == tf.TensorSpec([4, 2, 3], tf.float32)
     assert experience.action == tf.TensorSpec([4, 2, 2], tf.float32)
-    for name in ('reward', 'discount'):
+    for name in ("reward", "discount"):
         assert getattr(experience, name) == tf.TensorSpec([4, 2], tf.float32)
-    for name in ('step_type', 'next_step_type'):
+    for name in ("step_type", "next_step_type"):
         assert getattr(experience, name) == tf.TensorSpec([4, 2], tf.int32)
     assert experience.policy_info == ()
 
 
-@pytest.mark.parametrize('argument, value, message', [
-    ('batch_size', 11, 'batch_size is 11.* from 1 to 10, the number of transitions'),
-    ('batch_size', 0, 'batch_size is 0'),
-    ('batch_size', 2.0, 'batch_size is 2.0'),
-    ('seed', -1, 'seed is -1'),
-    ('seed', 2**31, 'seed is 2147483648'),
-    ('seed', 1.5, 'seed is 1.5'),
-    ('seed', True, 'seed is True'),
-    ('seed', None, 'seed is None'),
-    ('start', -1, 'start is -1'),
-])
+@pytest.mark.parametrize(
+    "argument, value, message",
+    [
+        ("batch_size", 11, "batch_size is 11.* from 1 to 10, the number of transitions"),
+        ("batch_size", 0, "batch_size is 0"),
+        ("batch_size", 2.0, "batch_size is 2.0"),
+        ("seed", -1, "seed is -1"),
+        ("seed", 2**31, "seed is 2147483648"),
+        ("seed", 1.5, "seed is 1.5"),
+        ("seed", True, "seed is True"),
+        ("seed", None, "seed is None"),
+        ("start", -1, "start is -1"),
+    ],
+)
 def test_argument_out_of_range_is_an_input_error(argument, value, message):
-    arguments = {'batch_size': 4, 'seed': 0, 'start': 0, argument: value}
+    arguments = {"batch_size": 4, "seed": 0, "start": 0, argument: value}
     with pytest.raises(InputError, match=message):
         dataset.make_tf_dataset(make_data(), **arguments)
 
@@ -148,12 +155,17 @@ def make_sac_agent(data, train_step):
     networks_specs = (data.time_step_spec.observation, data.action_spec)
     optimizers = [tf.keras.optimizers.legacy.Adam() for _ in range(3)]
     agent = sac_agent.SacAgent(
-        data.time_step_spec, data.action_spec,
+        data.time_step_spec,
+        data.action_spec,
         critic_network=critic_network.CriticNetwork(networks_specs, joint_fc_layer_params=(4,)),
         actor_network=actor_distribution_network.ActorDistributionNetwork(
-            *networks_specs, fc_layer_params=(4,)),
-        actor_optimizer=optimizers[0], critic_optimizer=optimizers[1],
-        alpha_optimizer=optimizers[2], train_step_counter=train_step)
+            *networks_specs, fc_layer_params=(4,)
+        ),
+        actor_optimizer=optimizers[0],
+        critic_optimizer=optimizers[1],
+        alpha_optimizer=optimizers[2],
+        train_step_counter=train_step,
+    )
     agent.initialize()
     return agent
 
@@ -163,7 +175,8 @@ def test_sac_agent_trains_on_a_batch():
     agent = make_sac_agent(data, train_utils.create_train_step())
     batch, _ = next(iter(dataset.make_tf_dataset(data, 4, seed=0)))
     assert nest_utils.is_batched_nested_tensors(
-        batch, agent.collect_data_spec._replace(policy_info=()), num_outer_dims=2)
+        batch, agent.collect_data_spec._replace(policy_info=()), num_outer_dims=2
+    )
     assert np.isfinite(agent.train(batch).loss)
 
 
@@ -172,8 +185,11 @@ def test_learner_runs_on_the_dataset(tmp_path):
     train_step = train_utils.create_train_step()
     agent = make_sac_agent(data, train_step)
     sac_learner = learner.Learner(
-        str(tmp_path), train_step, agent,
-        experience_dataset_fn=lambda: dataset.make_tf_dataset(data, 4, seed=0))
+        str(tmp_path),
+        train_step,
+        agent,
+        experience_dataset_fn=lambda: dataset.make_tf_dataset(data, 4, seed=0),
+    )
     loss = sac_learner.run(iterations=2)
     assert train_step.numpy() == 2
     assert np.isfinite(loss.loss)
