@@ -151,7 +151,8 @@ class MixtureBehaviorNetwork(network.Network):
         self._output_tensor_spec = output_tensor_spec
         self._num_components = num_components
         self._joint = joint
-        self._log_std_bounds = log_std_bounds
+        self._log_std_bounds = tuple(log_std_bounds)
+        self._fc_layer_params = tuple(fc_layer_params)
         dtype = output_tensor_spec.dtype
         self._encoder = encoding_network.EncodingNetwork(
             input_tensor_spec,
@@ -175,6 +176,16 @@ class MixtureBehaviorNetwork(network.Network):
     def output_tensor_spec(self) -> types.BoundedTensorSpec:
         """The spec of the actions that the density is over."""
         return self._output_tensor_spec
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """Constructor arguments that make a network with variables of the same shapes."""
+        return {
+            "num_components": self._num_components,
+            "joint": self._joint,
+            "fc_layer_params": self._fc_layer_params,
+            "log_std_bounds": self._log_std_bounds,
+        }
 
     def call(self, observation, step_type=(), network_state=(), training=False):
         """Returns mu(.|s), batch shape as the observations' outer dimensions, and the state."""

@@ -31,6 +31,7 @@ from fbrc_agent import (
     dataset,
     export,
     fbrc_agent,
+    fitted_behavior,
     offline_data,
     run_directory,
     stage,
@@ -98,8 +99,10 @@ def train(
     data_description = run_directory.describe_data(offline)
     identity = {"task": task, "seed": seed, "batch_size": batch_size, "data": data_description}
     run_directory.check_identity(root_dir, identity)
-    fitted_dir = os.path.join(behavior_dir or os.path.join(root_dir, "behavior"), "fitted")
-    fitted = _read_fitted(fitted_dir, offline, behavior_dir, behavior_steps)
+    own_behavior_dir = os.path.join(root_dir, "behavior")
+    behavior_result = _fitted_result(
+        behavior_dir or own_behavior_dir, offline, behavior_dir is None, behavior_steps
+    )
     policy_dir = os.path.join(root_dir, "policies", "greedy", "1")
     result_path = os.path.join(root_dir, "result.json")
     result = run_directory.read_json(result_path)
@@ -117,9 +120,9 @@ def train(
         checkpoint_interval=checkpoint_interval,
         evaluate=evaluate,
     )
-    if fitted is None:
-        fitted = _fit_behavior(run_stage, fitted_dir, offline, seed, behavior_steps)
-    behavior = _load_behavior(fitted_dir, offline)
+    if behavior_result is None:
+        behavior_result = _fit_behavior(run_stage, own_behavior_dir, offline, seed, behavior_steps)
+    behavior = fitted_behavior.load_behavior_network(behavior_dir or own_behavior_dir)
     agent = create_fbrc_agent(offline.time_step_spec, offline.action_spec, behavior, seed)
     fbrc_result = run_stage("fbrc", root_dir, agent, fbrc_steps, eval_interval=eval_interval)
     shutil.rmtree(policy_dir, ignore_errors=True)
@@ -128,7 +131,7 @@ def train(
         "task": task,
         "seed": seed,
         "data": data_description,
-        "stages": {"behavior": fitted["result"], "fbrc": fbrc_result},
+        "stages": {"behavior": behavior_result, "fbrc": fbrc_result},
         "policy": policy_dir,
     }
     run_directory.write_json(result_path, result)
@@ -187,93 +190,73 @@ def export_run(root_dir: str, output: str) -> str:
     if newest is None:
         raise InputError(f"There is no F-BRC checkpoint in {directory} yet; nothing to export.")
     time_step_spec, action_spec = run_directory.specs(identity["data"])
-    behavior = _create_behavior(time_step_spec, action_spec)
+    behavior = behavior_network.MixtureBehaviorNetwork(time_step_spec.observation, action_spec)
     agent = create_fbrc_agent(time_step_spec, action_spec, behavior, identity["seed"])
-    # Optimizers make their slots when they are first used; the policy does not need them.
-    restored = tf.train.Checkpoint(agent=agent, train_step=agent.train_step_counter).read(newest)
+    # The policy is the actor alone; the density may have been another run's.
+    actor = tf.train.Checkpoint(_actor_network=agent._actor_network)
+    restored = tf.train.Checkpoint(agent=actor).read(newest)
     restored.assert_existing_objects_matched().expect_partial()
     return export.export_policy(agent.policy, output)
 
 
-def _create_behavior(
-    time_step_spec: Any, action_spec: Any
-) -> behavior_network.MixtureBehaviorNetwork:
-    return behavior_network.MixtureBehaviorNetwork(time_step_spec.observation, action_spec)
-
-
-def _read_fitted(
-    fitted_dir: str,
-    offline: offline_data.OfflineData,
-    behavior_dir: Optional[str],
-    behavior_steps: int,
+def _fitted_result(
+    directory: str, offline: offline_data.OfflineData, is_own: bool, num_steps: int
 ) -> Optional[dict[str, Any]]:
-    """Returns what is known of a fitted density, or None if this run is to fit it.
+    """Returns the result of a fitted density, or None if this run is to fit its own.
 
     Raises:
       InputError: If there is none and none can be fitted, or it is not the one that is asked for.
     """
-    description = run_directory.read_json(os.path.join(fitted_dir, "behavior.json"))
+    description = fitted_behavior.read_description(directory)
     if description is None:
-        if behavior_dir is not None:
+        if not is_own:
             raise InputError(
-                f"behavior_dir {behavior_dir} holds no fitted density; give the 'behavior' "
-                "directory of a run whose first stage is complete."
+                f"behavior_dir {directory} holds no fitted density; give the 'behavior' directory "
+                "of a run whose first stage is complete."
             )
-        if behavior_steps < 1:
+        if num_steps < 1:
             raise InputError(
-                f"behavior_steps is {behavior_steps} and {fitted_dir} holds no fitted density; "
-                "F-BRC needs one: give behavior_steps >= 1, or behavior_dir of another run."
+                f"behavior_steps is {num_steps} and {directory} holds no fitted density; F-BRC "
+                "needs one: give behavior_steps >= 1, or behavior_dir of another run."
             )
         return None
     given, wanted = description["data"]["checksum"], offline.checksum
     if given != wanted:
         raise InputError(
-            f"The density in {fitted_dir} was fitted to {description['data']['source']} (checksum "
+            f"The density in {directory} was fitted to {description['data']['source']} (checksum "
             f"{given[:12]}), not to {offline.source} (checksum {wanted[:12]})."
         )
     steps = description["result"]["steps"]
-    if behavior_dir is None and behavior_steps > 0 and steps != behavior_steps:
+    if is_own and num_steps > 0 and steps != num_steps:
         raise InputError(
-            f"The density in {fitted_dir} was fitted with {steps} updates, not {behavior_steps}; "
-            "give another root_dir to fit a new one."
+            f"The density in {directory} was fitted with {steps} updates, not {num_steps}; give "
+            "another root_dir to fit a new one."
         )
-    return description
-
-
-def _load_behavior(
-    fitted_dir: str, offline: offline_data.OfflineData
-) -> behavior_network.MixtureBehaviorNetwork:
-    behavior = _create_behavior(offline.time_step_spec, offline.action_spec)
-    behavior.create_variables()
-    checkpoint = tf.train.Checkpoint(behavior_network=behavior)
-    checkpoint.read(os.path.join(fitted_dir, "weights")).assert_consumed()
-    return behavior
+    return description["result"]
 
 
 def _fit_behavior(
     run_stage: Callable[..., dict[str, Any]],
-    fitted_dir: str,
+    behavior_dir: str,
     offline: offline_data.OfflineData,
     seed: int,
     num_steps: int,
 ) -> dict[str, Any]:
-    """The first stage; leaves the density in `fitted_dir` and returns its description."""
+    """The first stage; leaves the density in `behavior_dir` and returns the stage's result."""
     tf.keras.utils.set_random_seed(seed)
-    behavior = _create_behavior(offline.time_step_spec, offline.action_spec)
+    behavior = behavior_network.MixtureBehaviorNetwork(
+        offline.time_step_spec.observation, offline.action_spec
+    )
     agent = behavior_agent.BehaviorAgent(
         offline.time_step_spec,
         offline.action_spec,
         behavior,
         train_step_counter=train_utils.create_train_step(),
     )
-    result = run_stage("behavior", os.path.dirname(fitted_dir), agent, num_steps, eval_interval=0)
-    description = {"data": run_directory.describe_data(offline), "result": result}
-    temporary = f"{fitted_dir}.{os.getpid()}.tmp"
-    os.makedirs(temporary)
-    tf.train.Checkpoint(behavior_network=behavior).write(os.path.join(temporary, "weights"))
-    run_directory.write_json(os.path.join(temporary, "behavior.json"), description)
-    os.rename(temporary, fitted_dir)
-    return description
+    result = run_stage("behavior", behavior_dir, agent, num_steps, eval_interval=0)
+    data = run_directory.describe_data(offline)
+    fitted_behavior.save_behavior_network(behavior_dir, behavior, data, result)
+    return result
 
 
 def _check_counts(**counts: Any) -> None:

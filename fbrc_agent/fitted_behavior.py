@@ -1,0 +1,80 @@
+"""The fitted density on disk: what the first stage leaves, and the second stage or a user takes.
+
+A `behavior` directory holds `fitted/weights` (a TensorFlow checkpoint) and
+`fitted/behavior.json` (data, architecture, result of the stage); both appear together or not at all.
+"""
+
+import os
+import shutil
+from typing import Any, Optional
+
+import gin
+import tensorflow as tf
+
+from fbrc_agent import behavior_network, run_directory
+from fbrc_agent.errors import InputError
+
+_FITTED, _WEIGHTS, _DESCRIPTION = "fitted", "weights", "behavior.json"
+
+
+def save_behavior_network(
+    directory: str,
+    behavior: behavior_network.MixtureBehaviorNetwork,
+    data: dict[str, Any],
+    result: dict[str, Any],
+) -> None:
+    """Writes a density beside `directory`/fitted and renames it.
+
+    Args:
+      directory: The `behavior` directory.
+      behavior: The density.
+      data: What it was fitted to, as `run_directory.describe_data` has it.
+      result: The stage's entry of result.json.
+    """
+    fitted = os.path.join(directory, _FITTED)
+    temporary = f"{fitted}.{os.getpid()}.tmp"
+    os.makedirs(temporary)
+    try:
+        checkpoint = tf.train.Checkpoint(behavior_network=behavior)
+        checkpoint.write(os.path.join(temporary, _WEIGHTS))
+        run_directory.write_json(
+            os.path.join(temporary, _DESCRIPTION),
+            {"data": data, "architecture": behavior.architecture, "result": result},
+        )
+        os.rename(temporary, fitted)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_description(directory: str) -> Optional[dict[str, Any]]:
+    """Returns data, architecture and result of the density in a `behavior` directory, or None."""
+    return run_directory.read_json(os.path.join(directory, _FITTED, _DESCRIPTION))
+
+
+@gin.configurable
+def load_behavior_network(directory: str) -> behavior_network.MixtureBehaviorNetwork:
+    """Returns the density that a run left in its `behavior` directory.
+
+    In gin: `FbrcAgent.behavior_network = @load_behavior_network()`, with
+    `import fbrc_agent.fitted_behavior` at the top of the file.
+
+    Args:
+      directory: For example 'runs/quickstart/behavior'.
+
+    Raises:
+      InputError: If it holds no fitted density.
+    """
+    description = read_description(directory)
+    if description is None:
+        raise InputError(
+            f"{directory} holds no fitted density; give the 'behavior' directory of a run whose "
+            "first stage is complete."
+        )
+    time_step_spec, action_spec = run_directory.specs(description["data"])
+    behavior = behavior_network.MixtureBehaviorNetwork(
+        time_step_spec.observation, action_spec, **description["architecture"]
+    )
+    behavior.create_variables()
+    checkpoint = tf.train.Checkpoint(behavior_network=behavior)
+    checkpoint.read(os.path.join(directory, _FITTED, _WEIGHTS)).assert_consumed()
+    return behavior
