@@ -4,7 +4,7 @@ Batch i is a pure function of the seed and i, so that a run which is interrupted
 i sees exactly the batches it would have seen.
 """
 
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -23,7 +23,11 @@ _ROUNDS = 16
 
 
 def make_tf_dataset(
-    data: OfflineData, batch_size: int, seed: int, start: int = 0
+    data: OfflineData,
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    input_context: Optional[tf.distribute.InputContext] = None,
 ) -> tf.data.Dataset:
     """Infinite dataset of batches, sampled without replacement within each epoch.
 
@@ -31,16 +35,25 @@ def make_tf_dataset(
     positions i * B to (i + 1) * B - 1, so every epoch visits each transition exactly once and a
     batch may span two epochs.
 
+    Under a `tf.distribute.Strategy` of R replicas, batch i is cut into R equal shards, so that the
+    replicas together see what one would see, and no transition twice in an epoch:
+
+        strategy.distribute_datasets_from_function(
+            lambda context: make_tf_dataset(data, batch_size, seed, input_context=context)
+        )
+
     Args:
         data: N transitions.
-        batch_size: B, at most N.
+        batch_size: B, of all replicas together; at most N, a multiple of R.
         seed: Chooses the orders; 0 to 2**31 - 1.
         start: Index of the first batch.
+        input_context: Tells which shards to yield: those of the replicas of one worker, in their
+            order, for each batch. None for whole batches.
 
     Returns:
         Dataset of `(experience, ())`, what TF-Agents' `Learner` iterates over. `experience` is a
-        `Trajectory` [B, 2, ...]: frame 0 is the transition's first step with its action, reward and
-        discount, frame 1 holds the next observation. The action and reward of frame 1 are zeros
+        `Trajectory` [B / R, 2, ...]: frame 0 is the transition's first step with its action, reward
+        and discount, frame 1 holds the next observation. The action and reward of frame 1 are zeros
         that no agent reads.
 
     Raises:
@@ -50,6 +63,13 @@ def make_tf_dataset(
     _check_integer("batch_size", batch_size, 1, size, ", the number of transitions")
     _check_integer("seed", seed, 0, 2**31 - 1)
     _check_integer("start", start, 0, 2**62 // batch_size)
+    context = input_context or tf.distribute.InputContext()
+    num_shards = context.num_replicas_in_sync
+    if batch_size % num_shards:
+        raise InputError(
+            f"batch_size is {batch_size}; under a strategy of {num_shards} replicas it must be a "
+            f"multiple of {num_shards}, so that each gets the same share of a batch."
+        )
     with tf.device("/CPU:0"):  # Where tf.data runs.
         arrays = tuple(
             tf.constant(array)
@@ -62,12 +82,17 @@ def make_tf_dataset(
             )
         )
 
-    def make_batch(batch_index: tf.Tensor) -> tuple[trajectory.Trajectory, tuple[()]]:
-        rows = _sample_rows(batch_index, batch_size, size, seed)
+    # A strategy hands what a worker's dataset yields to the worker's replicas in turn.
+    num_local = num_shards // context.num_input_pipelines
+
+    def make_shard(index: tf.Tensor) -> tuple[trajectory.Trajectory, tuple[()]]:
+        shard = context.input_pipeline_id * num_local + index % num_local
+        shard_index = index // num_local * num_shards + shard
+        rows = _sample_rows(shard_index, batch_size // num_shards, size, seed)
         return _to_trajectory(*(tf.gather(array, rows) for array in arrays)), ()
 
-    dataset = tf.data.Dataset.counter(start=start, dtype=tf.int64)
-    return dataset.map(make_batch).prefetch(_PREFETCHED_BATCHES)
+    dataset = tf.data.Dataset.counter(start=start * num_local, dtype=tf.int64)
+    return dataset.map(make_shard).prefetch(_PREFETCHED_BATCHES * num_local)
 
 
 def _sample_rows(batch_index: tf.Tensor, batch_size: int, size: int, seed: int) -> tf.Tensor:

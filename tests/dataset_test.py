@@ -148,6 +148,45 @@ def test_argument_out_of_range_is_an_input_error(argument, value, message):
         dataset.make_tf_dataset(make_data(), **arguments)
 
 
+# Shards for a strategy: a worker's dataset yields the shards of its replicas in turn.
+
+
+def take_shards(num_workers, num_replicas, batch_size, count, data, start=0):
+    """The rows of each replica, [count, num_replicas, B / num_replicas]."""
+    workers = []
+    for worker in range(num_workers):
+        context = tf.distribute.InputContext(num_workers, worker, num_replicas)
+        shards = dataset.make_tf_dataset(data, batch_size, 3, start, context)
+        rows = take_rows(shards, count * num_replicas // num_workers)
+        workers.append(rows.reshape(count, num_replicas // num_workers, -1))
+    return np.concatenate(workers, axis=1)
+
+
+SHARDS = [(1, 1), (1, 2), (2, 2), (2, 4), (1, 4)]
+
+
+@pytest.mark.parametrize("num_workers, num_replicas", SHARDS)
+@pytest.mark.parametrize("start", [0, 3])
+def test_shards_of_a_batch_are_the_batch(num_workers, num_replicas, start):
+    data = make_data(20)
+    whole = take_rows(dataset.make_tf_dataset(data, 8, 3, start), 7)
+    shards = take_shards(num_workers, num_replicas, 8, 7, data, start)
+    assert shards.shape == (7, num_replicas, 8 // num_replicas)
+    np.testing.assert_array_equal(shards.reshape(7, 8), whole)
+
+
+@pytest.mark.parametrize("num_workers, num_replicas", SHARDS[1:])
+def test_no_transition_is_in_two_shards_of_an_epoch(num_workers, num_replicas):
+    shards = take_shards(num_workers, num_replicas, 8, 5, make_data(40))
+    np.testing.assert_array_equal(np.sort(shards.ravel()), range(40))
+
+
+def test_batch_that_cannot_be_split_evenly_is_an_input_error():
+    context = tf.distribute.InputContext(num_replicas_in_sync=3)
+    with pytest.raises(InputError, match="batch_size is 4; under a strategy of 3 replicas .* of 3"):
+        dataset.make_tf_dataset(make_data(), 4, 0, input_context=context)
+
+
 # TF-Agents' own agent and learner.
 
 
