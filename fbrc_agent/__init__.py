@@ -22,9 +22,11 @@ _HOME = {
     "create_actor_network": "actor_network",
     "create_offset_network": "critic_network",
     "export_policy": "export",
+    "load_behavior_network": "fitted_behavior",
     "load_dataset": "offline_data",
     "make_tf_dataset": "dataset",
     "policy_action_fn": "evaluate",
+    "save_d4rl_hdf5": "offline_data",
 }
 
 __all__ = sorted(_HOME)

@@ -6,6 +6,7 @@ i sees exactly the batches it would have seen.
 
 from typing import Any, Optional
 
+import gin
 import numpy as np
 import tensorflow as tf
 from tf_agents.trajectories import time_step as ts
@@ -22,6 +23,7 @@ _PREFETCHED_BATCHES = 2
 _ROUNDS = 16
 
 
+@gin.configurable
 def make_tf_dataset(
     data: OfflineData,
     batch_size: int,

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Optional
 
+import gin
 import numpy as np
 from tf_agents.environments import py_environment
 from tf_agents.specs import array_spec
@@ -87,6 +88,7 @@ def _spec(space: Any, name: str) -> array_spec.BoundedArraySpec:
     )
 
 
+@gin.configurable
 class GymnasiumEnvironment(py_environment.PyEnvironment):
     """A Gymnasium environment behind TF-Agents' `PyEnvironment` interface.
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
+import gin
 import numpy as np
 import tensorflow as tf
 from tf_agents.policies import tf_policy
@@ -40,6 +41,7 @@ class EvaluationResult:
         return float(np.std(self.returns))
 
 
+@gin.configurable
 def evaluate(
     action_fn: ActionFn, environment_id: str, num_episodes: int, seed: int
 ) -> EvaluationResult:
@@ -115,6 +117,7 @@ def _check_actions(
         )
 
 
+@gin.configurable
 def policy_action_fn(policy: tf_policy.TFPolicy) -> ActionFn:
     """Makes an action function of a TF-Agents policy; one trace per number of episodes.
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import gin
 import tensorflow as tf
 from tf_agents.policies import greedy_policy, tf_policy
 from tf_agents.trajectories import time_step as ts
@@ -10,6 +11,7 @@ from tf_agents.trajectories import time_step as ts
 from fbrc_agent.errors import InputError
 
 
+@gin.configurable
 def export_policy(policy: tf_policy.TFPolicy, directory: str) -> str:
     """Writes the greedy form of a policy as a SavedModel.
 

@@ -1,7 +1,7 @@
 """The fitted density on disk: what the first stage leaves, and the second stage or a user takes.
 
-A `behavior` directory holds `fitted/weights` (a TensorFlow checkpoint) and
-`fitted/behavior.json` (data, architecture, result of the stage); both appear together or not at all.
+A `behavior` directory holds `fitted/weights` (a TensorFlow checkpoint) and `fitted/behavior.json`
+(data, architecture, result of the stage); both appear together or not at all.
 """
 
 import os

@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Optional
 
+import gin
 import numpy as np
 
 from fbrc_agent import d4rl
@@ -174,6 +175,7 @@ class OfflineData:
         )
 
 
+@gin.configurable
 def load_dataset(
     source: str,
     action_bounds: Optional[ActionBounds] = None,

@@ -8,6 +8,7 @@ import tensorflow as tf
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 
+import fbrc_agent
 from fbrc_agent import behavior_agent, behavior_network, cli, collect, train
 from tests import tiny
 
@@ -43,6 +44,17 @@ def layer_sizes(network):
 def learning_rate(optimizer, step=0):
     rate = optimizer.learning_rate
     return float(rate(step) if callable(rate) else rate)
+
+
+# Records, exceptions and data hold values; there is nothing to configure.
+NOT_CONFIGURABLE = {"FbrcLossInfo", "InputError", "OfflineData", "save_d4rl_hdf5"}
+
+
+@pytest.mark.parametrize("name", sorted(set(fbrc_agent.__all__) - NOT_CONFIGURABLE))
+def test_public_name_is_configurable_under_its_own_name(name):
+    public = getattr(fbrc_agent, name)
+    assert gin.get_configurable(name).__name__ == public.__name__ == name
+    assert gin.get_configurable(f"{public.__module__}.{name}") is gin.get_configurable(name)
 
 
 def test_these_are_all_files():

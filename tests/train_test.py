@@ -140,6 +140,16 @@ def test_second_start_of_a_complete_run_changes_nothing(tiny_run, pendulum_data,
     assert f"{read_result(tiny_run)['stages']['fbrc']['return_mean']:.1f}" in row
 
 
+def test_operative_config_reproduces_the_run(tiny_run, tmp_path):
+    config = tiny_run / "operative_config.gin"
+    assert tiny.run_command("train", "--root_dir", tmp_path / "again", "--gin_file", config) == 0
+    first, again = (
+        [{k: v for k, v in line.items() if k != "seconds"} for line in tiny.read_lines(root_dir)]
+        for root_dir in (tiny_run, tmp_path / "again")
+    )
+    assert first == again
+
+
 def test_density_of_another_run_gives_the_same_agent(tiny_run, pendulum_data, tmp_path):
     """The first stage is left out; nothing else depends on where the density comes from."""
     binding = f"train.behavior_dir = '{tiny_run / 'behavior'}'"
