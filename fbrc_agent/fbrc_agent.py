@@ -15,7 +15,7 @@ from tf_agents.networks import network
 from tf_agents.policies import actor_policy, tf_policy
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
-from tf_agents.utils import common, nest_utils, object_identity
+from tf_agents.utils import common, nest_utils
 
 from fbrc_agent import critic_network as critics
 
@@ -276,11 +276,8 @@ class FbrcAgent(sac_agent.SacAgent):
 
     def _train(self, experience, weights):
         time_steps, policy_steps, next_time_steps = self._as_transition(experience)
-        critic_variables = list(
-            object_identity.ObjectIdentitySet(
-                self._critic_network_1.trainable_variables
-                + self._critic_network_2.trainable_variables
-            )
+        critic_variables = _unique(
+            self._critic_network_1.trainable_variables + self._critic_network_2.trainable_variables
         )
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(critic_variables)
@@ -463,6 +460,15 @@ def _regularize(offset_network, behavior_network, name):
             f"agent's behavior_network '{behavior_network.name}'; give both the same object."
         )
     return offset_network
+
+
+def _unique(variables):
+    """Returns the variables without repetitions, in their order.
+
+    All workers of a strategy must make the optimizer's slots in one order; that of the
+    `ObjectIdentitySet` in `SacAgent` differs between processes.
+    """
+    return list({id(variable): variable for variable in variables}.values())
 
 
 def _squared_gradient(function, actions: types.NestedTensor) -> tf.Tensor:
