@@ -5,14 +5,15 @@ from typing import Optional
 
 import gin
 import tensorflow as tf
+import tensorflow_probability as tfp
 from tf_agents.agents import data_converter, tf_agent
 from tf_agents.networks import network
 from tf_agents.policies import actor_policy
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
-from tf_agents.utils import common, eager_utils
+from tf_agents.utils import common, eager_utils, nest_utils
 
-from fbrc_agent import critic_network
+from fbrc_agent import critic_network, network_checks
 
 BehaviorLossInfo = collections.namedtuple(
     "BehaviorLossInfo", ("behavior_loss", "alpha_loss", "log_prob", "entropy")
@@ -41,7 +42,7 @@ class BehaviorAgent(tf_agent.TFAgent):
     def __init__(
         self,
         time_step_spec: ts.TimeStep,
-        action_spec: types.BoundedTensorSpec,
+        action_spec: types.NestedTensorSpec,
         behavior_network: network.Network,
         optimizer: types.Optimizer,
         alpha_optimizer: Optional[types.Optimizer] = None,
@@ -56,7 +57,7 @@ class BehaviorAgent(tf_agent.TFAgent):
 
         Args:
           time_step_spec: A `TimeStep` spec of the expected time steps.
-          action_spec: A `BoundedTensorSpec` of the actions.
+          action_spec: A nest of `BoundedTensorSpec` of the actions.
           behavior_network: mu, a stateless network from observations to action distributions.
           optimizer: Optimizer of mu.
           alpha_optimizer: Optimizer of the entropy temperature; None for no entropy term.
@@ -71,7 +72,7 @@ class BehaviorAgent(tf_agent.TFAgent):
           ValueError: If `behavior_network` does not give a distribution over `action_spec`.
         """
         tf.Module.__init__(self, name=name)
-        critic_network.check_behavior_network(
+        network_checks.check_behavior_network(
             behavior_network, time_step_spec.observation, action_spec
         )
         self._behavior_network = behavior_network
@@ -81,10 +82,14 @@ class BehaviorAgent(tf_agent.TFAgent):
             "initial_log_alpha", initial_value=initial_log_alpha, dtype=tf.float32, trainable=True
         )
         if target_entropy is None:
-            target_entropy = -float(action_spec.shape.num_elements())
+            sizes = [spec.shape.num_elements() for spec in tf.nest.flatten(action_spec)]
+            target_entropy = -float(sum(sizes))
         self._target_entropy = target_entropy
         policy = actor_policy.ActorPolicy(
-            time_step_spec, action_spec, actor_network=behavior_network, training=False
+            time_step_spec,
+            action_spec,
+            actor_network=_WholeActionNetwork(behavior_network),
+            training=False,
         )
         super().__init__(
             time_step_spec,
@@ -114,8 +119,8 @@ class BehaviorAgent(tf_agent.TFAgent):
     def _terms(self, experience, weights, training: bool) -> BehaviorLossInfo:
         """Returns both losses, the mean log-likelihood and the mean entropy, scalars in nats."""
         time_steps, policy_steps, _ = self._as_transition(experience)
-        behavior, _ = self._behavior_network(
-            time_steps.observation, step_type=time_steps.step_type, training=training
+        behavior = critic_network.call_behavior_network(
+            self._behavior_network, time_steps.observation, time_steps.step_type, training
         )
 
         def log_mu(action):
@@ -130,7 +135,7 @@ class BehaviorAgent(tf_agent.TFAgent):
         if self._alpha_optimizer is None:
             entropy = tf.zeros_like(log_prob)
         else:
-            entropy = -log_mu(behavior.sample())
+            entropy = -log_mu(tf.nest.map_structure(lambda d: d.sample(), behavior))
         alpha = tf.cast(self.alpha, log_prob.dtype)
         surplus = tf.stop_gradient(entropy) - self._target_entropy
         return BehaviorLossInfo(
@@ -167,6 +172,26 @@ class BehaviorAgent(tf_agent.TFAgent):
             eager_utils.add_variables_summaries(grads_and_vars, self.train_step_counter)
             eager_utils.add_gradients_summaries(grads_and_vars, self.train_step_counter)
         optimizer.apply_gradients(grads_and_vars)
+
+
+class _WholeActionNetwork(network.Network):
+    """mu with whole actions as events, as policies want it: a batch of scalars will do for mu."""
+
+    def __init__(self, behavior_network, name="WholeActionNetwork"):
+        super().__init__(behavior_network.input_tensor_spec, state_spec=(), name=name)
+        self._behavior_network = behavior_network
+
+    def call(self, observation, step_type=(), network_state=(), training=False):
+        behavior = critic_network.call_behavior_network(
+            self._behavior_network, observation, step_type, training
+        )
+        outer_rank = nest_utils.get_outer_rank(observation, self.input_tensor_spec)
+
+        def whole(distribution):
+            extra = distribution.batch_shape.rank - outer_rank
+            return tfp.distributions.Independent(distribution, extra) if extra else distribution
+
+        return tf.nest.map_structure(whole, behavior), network_state
 
 
 def _to_legacy(optimizer: Optional[types.Optimizer]) -> Optional[types.Optimizer]:

@@ -4,15 +4,12 @@ from collections.abc import Sequence
 from typing import Optional
 
 import gin
-import tensorflow as tf
 from tf_agents.agents.ddpg import critic_network
 from tf_agents.networks import network
-from tf_agents.specs import tensor_spec
-from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 from tf_agents.utils import common
 
-from fbrc_agent import initializers
+from fbrc_agent import initializers, network_checks
 
 
 @gin.configurable
@@ -48,11 +45,7 @@ class BehaviorRegularizedCriticNetwork(network.Network):
             state_spec=offset_network.state_spec,
             name=name or "BehaviorRegularizedCriticNetwork",
         )
-        if behavior_network.state_spec:
-            raise ValueError(
-                f"behavior_network '{behavior_network.name}' has the state spec "
-                f"{behavior_network.state_spec}; a behavior network must be stateless: mu(a|s)."
-            )
+        network_checks.check_stateless(behavior_network)
         self._offset_network = offset_network
         # Keras would track an attribute that is a network, and count its variables as ours.
         self._get_behavior_network = lambda: behavior_network
@@ -83,10 +76,23 @@ class BehaviorRegularizedCriticNetwork(network.Network):
         offset, network_state = self._offset_network(
             inputs, step_type=step_type, network_state=network_state, training=training
         )
-        behavior, _ = self.behavior_network(observation, step_type=step_type, training=False)
+        behavior = call_behavior_network(self.behavior_network, observation, step_type)
         return offset + behavior_log_prob(
             behavior, action, self.input_tensor_spec[1]
         ), network_state
+
+
+def call_behavior_network(
+    behavior_network: network.Network,
+    observation: types.NestedTensor,
+    step_type: types.Tensor,
+    training: bool = False,
+) -> types.NestedDistribution:
+    """Returns mu(.|s); the network is called with what TF-Agents' policies call theirs with."""
+    behavior, _ = behavior_network(
+        observation, step_type=step_type, network_state=(), training=training
+    )
+    return behavior
 
 
 def behavior_log_prob(
@@ -94,31 +100,6 @@ def behavior_log_prob(
 ) -> types.Tensor:
     """Returns log mu(a|s) in nats, summed over the action's dimensions and its nest, `[B]`."""
     return common.log_probability(behavior, action, action_spec)
-
-
-def check_behavior_network(
-    behavior_network: network.Network,
-    observation_spec: types.NestedTensorSpec,
-    action_spec: types.NestedTensorSpec,
-) -> None:
-    """Builds mu and checks that it gives distributions over the action spec.
-
-    Raises:
-      ValueError: If it does not; the message shows both sides.
-    """
-    behavior_network.create_variables(observation_spec)
-    observation = tensor_spec.sample_spec_nest(observation_spec, outer_dims=(1,))
-    step_type = tf.fill((1,), ts.StepType.FIRST)
-    behavior, _ = behavior_network(observation, step_type=step_type)
-    tf.nest.assert_same_structure(behavior, action_spec)
-    for distribution, action in zip(tf.nest.flatten(behavior), tf.nest.flatten(action_spec)):
-        given = distribution.batch_shape + distribution.event_shape, distribution.dtype
-        if given != ([1] + action.shape, action.dtype):
-            raise ValueError(
-                f"behavior_network '{behavior_network.name}' must return distributions over "
-                f"actions of shape {action.shape} and type {action.dtype.name}, as the action spec "
-                f"has it, but it returned {distribution} for one observation."
-            )
 
 
 @gin.configurable

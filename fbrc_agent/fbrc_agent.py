@@ -18,6 +18,7 @@ from tf_agents.typing import types
 from tf_agents.utils import common, nest_utils
 
 from fbrc_agent import critic_network as critics
+from fbrc_agent import network_checks
 
 FbrcLossInfo = collections.namedtuple(
     "FbrcLossInfo",
@@ -131,12 +132,29 @@ class FbrcAgent(sac_agent.SacAgent):
           name: Name of the agent.
 
         Raises:
-          ValueError: If `behavior_network` does not give distributions over `action_spec`, or a
-            wrapped critic holds another behavior network.
+          ValueError: If a network does not fit the specs (see `network_checks`), `behavior_network`
+            does not give distributions over `action_spec`, or a wrapped critic holds another
+            behavior network.
           NotImplementedError: If actions are discrete.
         """
         self._check_action_spec(action_spec)
-        critics.check_behavior_network(behavior_network, time_step_spec.observation, action_spec)
+        observation_spec = time_step_spec.observation
+        network_checks.check_behavior_network(behavior_network, observation_spec, action_spec)
+        if actor_network:
+            network_checks.check_input_spec("actor_network", actor_network, observation_spec)
+        given_critics = {
+            "critic_network": critic_network,
+            "critic_network_2": critic_network_2,
+            "target_critic_network": target_critic_network,
+            "target_critic_network_2": target_critic_network_2,
+        }
+        critic_spec = (observation_spec, action_spec)
+        for argument, net in given_critics.items():
+            if net is not None:
+                network_checks.check_input_spec(argument, net, critic_spec)
+        twin_of_built_critic = critic_network_2 is None and network_checks.has_weights(
+            critic_network
+        )
 
         def regularized(offset_network, name):
             return _regularize(offset_network, behavior_network, name)
@@ -170,6 +188,11 @@ class FbrcAgent(sac_agent.SacAgent):
             train_step_counter=train_step_counter,
             name=name,
         )
+        for argument, net in given_critics.items():
+            if net is not None:
+                network_checks.check_values(argument, net, critic_spec)
+        if twin_of_built_critic:
+            network_checks.check_twins_differ(critic_network, self._critic_network_2)
         # The critics do not track mu; here it enters the agent's checkpoints.
         self._behavior_network = behavior_network
         self._gradient_penalty_weight = gradient_penalty_weight
@@ -413,9 +436,9 @@ class FbrcAgent(sac_agent.SacAgent):
 
     def _behavior(self, time_steps):
         """Returns mu(.|s)."""
-        return self._behavior_network(
-            time_steps.observation, step_type=time_steps.step_type, training=False
-        )[0]
+        return critics.call_behavior_network(
+            self._behavior_network, time_steps.observation, time_steps.step_type
+        )
 
     def _log_mu(self, behavior, actions) -> tf.Tensor:
         return critics.behavior_log_prob(behavior, actions, self.action_spec)
@@ -472,15 +495,37 @@ def _unique(variables):
 
 
 def _squared_gradient(function, actions: types.NestedTensor) -> tf.Tensor:
-    """Returns ||grad_a f(a)||^2 per example, summed over the action's dimensions and its nest."""
+    """Returns ||grad_a f(a)||^2 per example, summed over the action's dimensions and its nest.
+
+    For values of shape `[B, T]` each step's value is differentiated with respect to that step's
+    action alone, the earlier ones fixed: a recurrent f depends on them too. That takes T passes.
+    """
     flat = tf.nest.flatten(actions)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(flat)
         value = function(actions)
-    outer_rank = value.shape.rank
-    return tf.add_n(
-        [
-            tf.reduce_sum(tf.square(g), axis=list(range(outer_rank, g.shape.rank)))
-            for g in tape.gradient(value, flat)
-        ]
-    )
+        steps = _steps(value) if value.shape.rank == 2 else [value]
+
+    def squared(step, step_value):
+        gradients = tape.gradient(
+            step_value, flat, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        if value.shape.rank == 2:
+            gradients = [g[:, step] for g in gradients]
+        return tf.add_n(
+            [tf.reduce_sum(tf.square(g), axis=list(range(1, g.shape.rank))) for g in gradients]
+        )
+
+    norms = [squared(step, step_value) for step, step_value in enumerate(steps)]
+    return tf.stack(norms, axis=1) if value.shape.rank == 2 else norms[0]
+
+
+def _steps(values: tf.Tensor) -> list[tf.Tensor]:
+    """Returns the columns of `[B, T]`."""
+    if values.shape[1] is None:
+        raise ValueError(
+            "A recurrent critic_network needs experience of a fixed number of time steps, [B, T] "
+            f"with T known, got values of shape {values.shape}: its gradient penalty takes one "
+            "backward pass per step."
+        )
+    return tf.unstack(values, axis=1)
