@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from fbrc_agent import d4rl, run_directory
 from fbrc_agent.errors import InputError
 
-_SIZE = (16.0, 8.2)  # inches
+_SIZE = (16.0, 8.25)  # inches
 _DPI = 100
 # Okabe and Ito's colors: told apart without seeing red and green.
 _BLUE, _ORANGE, _GREEN, _GRAY = "#0072B2", "#D55E00", "#009E73", "#555555"

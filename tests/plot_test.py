@@ -53,7 +53,7 @@ def test_picture_is_written_beside_the_metrics(tiny_run, tmp_path):
     assert plot.plot([str(run)]) == str(run / "curves.png")
     assert set(run.rglob("*")) == before | {run / "curves.png"}
     image = matplotlib.image.imread(run / "curves.png")
-    assert image.shape == (820, 1600, 4)
+    assert image.shape == (825, 1600, 4)
     # Not blank: every quarter of the picture has ink.
     for quarter in (image[:410, :800], image[:410, 800:], image[410:, :800], image[410:, 800:]):
         assert quarter[..., :3].std() > 0.05
