@@ -72,6 +72,7 @@ class BehaviorAgent(tf_agent.TFAgent):
           ValueError: If `behavior_network` does not give a distribution over `action_spec`.
         """
         tf.Module.__init__(self, name=name)
+        network_checks.check_specs(time_step_spec, action_spec)
         network_checks.check_behavior_network(
             behavior_network, time_step_spec.observation, action_spec
         )
@@ -118,7 +119,9 @@ class BehaviorAgent(tf_agent.TFAgent):
 
     def _terms(self, experience, weights, training: bool) -> BehaviorLossInfo:
         """Returns both losses, the mean log-likelihood and the mean entropy, scalars in nats."""
-        time_steps, policy_steps, _ = self._as_transition(experience)
+        transition = self._as_transition(experience)
+        network_checks.check_batch(transition, weights)
+        time_steps, policy_steps, _ = transition
         behavior = critic_network.call_behavior_network(
             self._behavior_network, time_steps.observation, time_steps.step_type, training
         )

@@ -31,6 +31,13 @@ FbrcLossInfo = collections.namedtuple(
     ),
 )
 
+_CRITIC_NAMES = {
+    "critic_network": "CriticNetwork1",
+    "critic_network_2": "CriticNetwork2",
+    "target_critic_network": "TargetCriticNetwork1",
+    "target_critic_network_2": "TargetCriticNetwork2",
+}
+
 _CriticTerms = collections.namedtuple(
     "_CriticTerms", ("loss", "gradient_penalty", "behavior_log_prob")
 )
@@ -138,6 +145,7 @@ class FbrcAgent(sac_agent.SacAgent):
           NotImplementedError: If actions are discrete.
         """
         self._check_action_spec(action_spec)
+        network_checks.check_specs(time_step_spec, action_spec)
         observation_spec = time_step_spec.observation
         network_checks.check_behavior_network(behavior_network, observation_spec, action_spec)
         if actor_network:
@@ -149,20 +157,24 @@ class FbrcAgent(sac_agent.SacAgent):
             "target_critic_network_2": target_critic_network_2,
         }
         critic_spec = (observation_spec, action_spec)
+        wrapped = {}
         for argument, net in given_critics.items():
-            if net is not None:
+            if net is not None or argument == "critic_network":
                 network_checks.check_input_spec(argument, net, critic_spec)
+                wrapped[argument] = _regularize(argument, net, behavior_network)
+        if critic_network_2 is critic_network:
+            raise ValueError(
+                f"critic_network_2 and critic_network are the same network, "
+                f"'{critic_network.name}'; give critic_network_2 weights of its own, or leave it "
+                "out for a copy that has."
+            )
         twin_of_built_critic = critic_network_2 is None and network_checks.has_weights(
             critic_network
         )
-
-        def regularized(offset_network, name):
-            return _regularize(offset_network, behavior_network, name)
-
         super().__init__(
             time_step_spec,
             action_spec,
-            critic_network=regularized(critic_network, "CriticNetwork1"),
+            critic_network=wrapped["critic_network"],
             actor_network=actor_network,
             actor_optimizer=actor_optimizer,
             critic_optimizer=critic_optimizer,
@@ -171,9 +183,9 @@ class FbrcAgent(sac_agent.SacAgent):
             critic_loss_weight=critic_loss_weight,
             alpha_loss_weight=alpha_loss_weight,
             actor_policy_ctor=actor_policy_ctor,
-            critic_network_2=regularized(critic_network_2, "CriticNetwork2"),
-            target_critic_network=regularized(target_critic_network, "TargetCriticNetwork1"),
-            target_critic_network_2=regularized(target_critic_network_2, "TargetCriticNetwork2"),
+            critic_network_2=wrapped.get("critic_network_2"),
+            target_critic_network=wrapped.get("target_critic_network"),
+            target_critic_network_2=wrapped.get("target_critic_network_2"),
             target_update_tau=target_update_tau,
             target_update_period=target_update_period,
             td_errors_loss_fn=td_errors_loss_fn,
@@ -188,9 +200,8 @@ class FbrcAgent(sac_agent.SacAgent):
             train_step_counter=train_step_counter,
             name=name,
         )
-        for argument, net in given_critics.items():
-            if net is not None:
-                network_checks.check_values(argument, net, critic_spec)
+        for argument, net in wrapped.items():
+            network_checks.check_values(argument, net.offset_network, critic_spec)
         if twin_of_built_critic:
             network_checks.check_twins_differ(critic_network, self._critic_network_2)
         # The critics do not track mu; here it enters the agent's checkpoints.
@@ -274,6 +285,7 @@ class FbrcAgent(sac_agent.SacAgent):
         time_steps, policy_steps, _ = self._as_transition(experience)
         behavior = self._behavior(time_steps)
         actions, log_pi = self._actions_and_log_probs(time_steps, training=False)
+        outer_shape = time_steps.step_type.shape
 
         def critic(offset_network):
             return lambda a: self._offsets([offset_network], time_steps, a)[0]
@@ -284,10 +296,12 @@ class FbrcAgent(sac_agent.SacAgent):
             )
 
         norms = [
-            tf.sqrt(_squared_gradient(critic(offset_network), actions))
+            tf.sqrt(_squared_gradient(critic(offset_network), actions, outer_shape))
             for offset_network in self._critics()
         ]
-        mu_norm = tf.sqrt(_squared_gradient(lambda a: self._log_mu(behavior, a), actions))
+        mu_norm = tf.sqrt(
+            _squared_gradient(lambda a: self._log_mu(behavior, a), actions, outer_shape)
+        )
         return {
             "offset_gradient_norm": tf.reduce_mean(norms),
             "behavior_gradient_norm": tf.reduce_mean(mu_norm),
@@ -298,7 +312,7 @@ class FbrcAgent(sac_agent.SacAgent):
         }
 
     def _train(self, experience, weights):
-        time_steps, policy_steps, next_time_steps = self._as_transition(experience)
+        time_steps, policy_steps, next_time_steps = self._checked_transition(experience, weights)
         critic_variables = _unique(
             self._critic_network_1.trainable_variables + self._critic_network_2.trainable_variables
         )
@@ -332,7 +346,7 @@ class FbrcAgent(sac_agent.SacAgent):
         return loss_info
 
     def _loss(self, experience, weights=None, training: bool = False):
-        time_steps, policy_steps, next_time_steps = self._as_transition(experience)
+        time_steps, policy_steps, next_time_steps = self._checked_transition(experience, weights)
         terms = self._configured_critic_terms(
             time_steps, policy_steps.action, next_time_steps, weights, training
         )
@@ -344,6 +358,11 @@ class FbrcAgent(sac_agent.SacAgent):
             * self.alpha_loss(time_steps, weights=weights, training=training),
             terms,
         )
+
+    def _checked_transition(self, experience, weights):
+        transition = self._as_transition(experience)
+        network_checks.check_batch(transition, weights)
+        return transition
 
     def _configured_critic_terms(self, time_steps, actions, next_time_steps, weights, training):
         return self._critic_terms(
@@ -417,7 +436,9 @@ class FbrcAgent(sac_agent.SacAgent):
         return tf.add_n(
             [
                 _squared_gradient(
-                    lambda a, o=offset_network: self._offsets([o], time_steps, a, True)[0], actions
+                    lambda a, o=offset_network: self._offsets([o], time_steps, a, True)[0],
+                    actions,
+                    time_steps.step_type.shape,
                 )
                 for offset_network in self._critics()
             ]
@@ -471,16 +492,15 @@ class FbrcAgent(sac_agent.SacAgent):
         return tf_agent.LossInfo(loss=critic_loss + actor_loss + alpha_loss, extra=extra)
 
 
-def _regularize(offset_network, behavior_network, name):
+def _regularize(argument, offset_network, behavior_network):
     """Returns Q = O + log mu for a plain critic network; a wrapped one is checked."""
-    if offset_network is None:
-        return None
     if not isinstance(offset_network, critics.BehaviorRegularizedCriticNetwork):
+        name = _CRITIC_NAMES[argument]
         return critics.BehaviorRegularizedCriticNetwork(offset_network, behavior_network, name)
     if offset_network.behavior_network is not behavior_network:
         raise ValueError(
-            f"{name} wraps the behavior network '{offset_network.behavior_network.name}', not the "
-            f"agent's behavior_network '{behavior_network.name}'; give both the same object."
+            f"{argument} wraps the behavior network '{offset_network.behavior_network.name}', not "
+            f"the agent's behavior_network '{behavior_network.name}'; give both the same object."
         )
     return offset_network
 
@@ -494,38 +514,43 @@ def _unique(variables):
     return list({id(variable): variable for variable in variables}.values())
 
 
-def _squared_gradient(function, actions: types.NestedTensor) -> tf.Tensor:
+def _squared_gradient(function, actions: types.NestedTensor, outer_shape) -> tf.Tensor:
     """Returns ||grad_a f(a)||^2 per example, summed over the action's dimensions and its nest.
 
     For values of shape `[B, T]` each step's value is differentiated with respect to that step's
     action alone, the earlier ones fixed: a recurrent f depends on them too. That takes T passes.
+
+    Args:
+      function: f, from actions to values of the outer shape.
+      actions: The actions.
+      outer_shape: The static shape `[B]` or `[B, T]`; T must be known.
     """
     flat = tf.nest.flatten(actions)
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(flat)
         value = function(actions)
-        steps = _steps(value) if value.shape.rank == 2 else [value]
+        steps = [value] if outer_shape.rank == 1 else _steps(value, outer_shape)
 
     def squared(step, step_value):
         gradients = tape.gradient(
             step_value, flat, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
-        if value.shape.rank == 2:
+        if outer_shape.rank > 1:
             gradients = [g[:, step] for g in gradients]
         return tf.add_n(
             [tf.reduce_sum(tf.square(g), axis=list(range(1, g.shape.rank))) for g in gradients]
         )
 
     norms = [squared(step, step_value) for step, step_value in enumerate(steps)]
-    return tf.stack(norms, axis=1) if value.shape.rank == 2 else norms[0]
+    return norms[0] if outer_shape.rank == 1 else tf.stack(norms, axis=1)
 
 
-def _steps(values: tf.Tensor) -> list[tf.Tensor]:
+def _steps(values: tf.Tensor, outer_shape: tf.TensorShape) -> list[tf.Tensor]:
     """Returns the columns of `[B, T]`."""
-    if values.shape[1] is None:
+    if outer_shape[1] is None:
         raise ValueError(
             "A recurrent critic_network needs experience of a fixed number of time steps, [B, T] "
-            f"with T known, got values of shape {values.shape}: its gradient penalty takes one "
-            "backward pass per step."
+            f"with T known, got the shape {outer_shape}: its gradient penalty takes one backward "
+            "pass per step."
         )
-    return tf.unstack(values, axis=1)
+    return tf.unstack(values, num=outer_shape[1], axis=1)

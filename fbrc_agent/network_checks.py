@@ -1,13 +1,32 @@
-"""What the agents' constructors ask of the networks they are given; nothing is checked per step."""
+"""What the agents ask of specs, networks and batches.
 
-from typing import Any
+Networks are checked once, in the constructors; of a batch only the static shapes are looked at.
+"""
+
+from typing import Any, Optional
 
 import tensorflow as tf
 from tf_agents.networks import network
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
+from tf_agents.trajectories import trajectory
 from tf_agents.typing import types
 from tf_agents.utils import nest_utils
+
+
+def check_specs(time_step_spec: ts.TimeStep, action_spec: types.NestedTensorSpec) -> None:
+    """Refuses specs without an observation or without action bounds with a ValueError."""
+    if not isinstance(time_step_spec, ts.TimeStep):
+        raise ValueError(
+            "time_step_spec must be a TimeStep of specs, as `ts.time_step_spec(observation_spec)` "
+            f"makes it, got {time_step_spec}."
+        )
+    for spec in tf.nest.flatten(action_spec):
+        if not hasattr(spec, "minimum") or not hasattr(spec, "maximum"):
+            raise ValueError(
+                "action_spec must be a nest of BoundedTensorSpec (the box that mu and the policy "
+                f"live on), got {spec}."
+            )
 
 
 def check_input_spec(argument: str, net: network.Network, wanted: types.NestedTensorSpec) -> None:
@@ -21,8 +40,13 @@ def check_input_spec(argument: str, net: network.Network, wanted: types.NestedTe
       wanted: Spec of what the agent gives it.
 
     Raises:
-      ValueError: If it takes something else; the message shows both sides.
+      ValueError: If it takes something else, the message shows both sides; or is no network.
     """
+    if not isinstance(net, network.Network):
+        raise ValueError(
+            f"{argument} must be a TF-Agents network, got {net}; "
+            "`tf_agents.networks.sequential.Sequential` makes one of Keras layers and models."
+        )
     taken = net.input_tensor_spec
     if taken is None:
         return
@@ -50,8 +74,8 @@ def check_behavior_network(
     Raises:
       ValueError: If it does not, or has a state; the message shows both sides.
     """
-    check_stateless(behavior_network)
     check_input_spec("behavior_network", behavior_network, observation_spec)
+    check_stateless(behavior_network)
     behavior_network.create_variables(observation_spec)
     observation, step_type = _sample(observation_spec, (1,))
     behavior, _ = behavior_network(observation, step_type=step_type, network_state=())
@@ -106,7 +130,7 @@ def has_weights(net: network.Network) -> bool:
 
 
 def check_twins_differ(critic: network.Network, twin: network.Network) -> None:
-    """Refuses a twin that is the image of its critic: both would stay equal, their minimum idle.
+    """Refuses a twin that equals its critic: both would stay equal, their minimum idle.
 
     `Network.copy` of a TF-Agents `Sequential` copies the weights of layers that are built already,
     as those of a functional Keras model always are.
@@ -120,6 +144,39 @@ def check_twins_differ(critic: network.Network, twin: network.Network) -> None:
             f"critic_network '{critic.name}' has weights already, and its copy came out with the "
             "same ones, so that the twin critics would never differ; give critic_network_2, a "
             "network made in the same way with weights of its own."
+        )
+
+
+def check_batch(transition: trajectory.Transition, weights: Optional[types.Tensor]) -> None:
+    """Refuses fields with other numbers of examples: size 1 would broadcast, and train on.
+
+    Args:
+      transition: What `AsTransition` made of the experience.
+      weights: The weights of the examples, or None.
+
+    Raises:
+      ValueError: If static batch sizes differ, or `weights` is neither a scalar nor `[B]`.
+    """
+    time_steps, policy_steps, next_time_steps = transition
+    fields = {
+        "observation": time_steps.observation,
+        "action": policy_steps.action,
+        "reward": next_time_steps.reward,
+        "discount": next_time_steps.discount,
+        "next observation": next_time_steps.observation,
+    }
+    sizes = {name: [t.shape[0] for t in tf.nest.flatten(nest)] for name, nest in fields.items()}
+    known = {size for of_field in sizes.values() for size in of_field if size is not None}
+    if len(known) > 1:
+        found = ", ".join(f"{name} {of_field}" for name, of_field in sizes.items())
+        raise ValueError(
+            f"All fields of the experience must hold the same number of examples, got {found}."
+        )
+    shape = tf.TensorShape([]) if weights is None else tf.convert_to_tensor(weights).shape
+    if not (shape.is_compatible_with([]) or shape.is_compatible_with([*known] or [None])):
+        raise ValueError(
+            f"weights must be a scalar or of shape {[*known] or ['B']}, one for each example of "
+            f"the experience, got the shape {shape}."
         )
 
 

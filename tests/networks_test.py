@@ -446,7 +446,7 @@ def test_checkpoint_brings_everything_back(name, tmp_path):
         assert not any(changed(values(saved.variables), restored.variables))
 
 
-@pytest.mark.parametrize("name", ["sequential", "dict action", "recurrent"])
+@pytest.mark.parametrize("name", ["dict action", "recurrent"])
 def test_trains_in_a_graph(name):
     kind, agent = KINDS[name], make_agent(KINDS[name], trained(name).behavior)
     tf.random.set_seed(3)
