@@ -105,6 +105,9 @@ def train() -> int:
 
     def add_flags(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--root_dir", help="directory of the run; default runs/<gin file>")
+        parser.add_argument(
+            "--strategy", help="none, mirrored or multi_worker: replicas that share the updates"
+        )
         _add_gin_flags(parser)
 
     def body(flags: argparse.Namespace) -> None:
@@ -112,7 +115,10 @@ def train() -> int:
         from fbrc_agent import train as driver
 
         files = flags.gin_file or ["quickstart.gin"]
-        _parse_gin(files, flags.gin_bindings)
+        bindings = list(flags.gin_bindings)
+        if flags.strategy is not None:
+            bindings.append(f"train.strategy = {flags.strategy!r}")
+        _parse_gin(files, bindings)
         stem = os.path.splitext(os.path.basename(files[-1]))[0]
         root_dir = flags.root_dir or os.path.join("runs", stem)
         print(report.table(driver.train(root_dir)))

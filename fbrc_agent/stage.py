@@ -12,6 +12,7 @@ from tf_agents.utils import common
 
 from fbrc_agent import d4rl, dataset, environments, offline_data, run_directory, run_log
 from fbrc_agent import evaluate as evaluation
+from fbrc_agent import strategy as strategies
 from fbrc_agent.errors import InputError
 
 # Updates per call of the Learner: short enough for a live progress bar, long enough that the call
@@ -34,6 +35,7 @@ def run_stage(
     checkpoint_interval: int,
     eval_interval: int,
     evaluate: Callable[[tf_agent.TFAgent, str], Optional[dict[str, Any]]],
+    strategy: tf.distribute.Strategy,
 ) -> dict[str, Any]:
     """Trains one agent, from its newest checkpoint on.
 
@@ -45,11 +47,12 @@ def run_stage(
       num_steps: Updates after which the stage ends.
       offline: The data.
       seed: Seed of the batches.
-      batch_size: Transitions per update.
+      batch_size: Transitions per update, of all replicas together.
       log_interval: Updates between lines of losses, taken on the first batch.
       checkpoint_interval: Updates between checkpoints.
       eval_interval: Updates between evaluations; the last update is always evaluated.
       evaluate: What `make_evaluator` returns.
+      strategy: The strategy under which the agent was created.
 
     Returns:
       The stage's entry of result.json.
@@ -58,33 +61,41 @@ def run_stage(
     monitor_batch = next(iter(dataset.make_tf_dataset(offline, batch_size, seed)))[0]
     measure = common.function(functools.partial(_measure, agent))
 
-    def write_metrics() -> None:
-        log.stop_clock()
-        log.write(int(train_step), {k: float(v) for k, v in measure(monitor_batch).items()})
-        log.start_clock()
+    def write_metrics(step: int) -> None:
+        log.write(step, {k: float(v) for k, v in measure(monitor_batch).items()})
 
-    def write_evaluation() -> None:
-        log.stop_clock()
+    def write_evaluation(step: int) -> None:
         scores = evaluate(agent, stage)
         if scores is not None:
-            log.write(int(train_step), scores, _score_text(scores))
-        log.start_clock()
+            log.write(step, scores, _score_text(scores))
 
     stage_learner = learner.Learner(
         learner_dir,
         train_step,
         agent,
-        triggers=[
-            _every(log_interval, write_metrics),
-            _every(eval_interval, write_evaluation),
-        ],
         checkpoint_interval=checkpoint_interval,
         summary_interval=log_interval,
+        strategy=strategy,
     )
-    step = int(train_step)
+    # Triggers act within the scope of the strategy, where losses can only be taken by replicas.
+    # What is written at a step comes before its checkpoint: a run goes on after the latter.
+    save_checkpoint = stage_learner.triggers.pop()
+    triggers = [
+        _every(log_interval, write_metrics),
+        _every(eval_interval, write_evaluation),
+        save_checkpoint,
+    ]
+    step = int(train_step.numpy())
+    strategies.check_same_step(strategy, step)
     log = run_log.StageLog(root_dir, stage, step, num_steps)
     run_directory.write_operative_config(root_dir)
-    batches = iter(dataset.make_tf_dataset(offline, batch_size, seed, start=step))
+    batches = iter(
+        strategy.distribute_datasets_from_function(
+            lambda context: dataset.make_tf_dataset(
+                offline, batch_size, seed, start=step, input_context=context
+            )
+        )
+    )
     intervals = [i for i in (log_interval, eval_interval, checkpoint_interval) if i > 0]
     try:
         while step < num_steps:
@@ -94,18 +105,18 @@ def run_stage(
             stage_learner.run(iterations=updates, iterator=batches)
             log.stop_clock()
             step += updates
+            for trigger in triggers:
+                trigger(step)
             log.advance(step)
         if not log.records or log.records[-1]["step"] < step or "returns" not in log.records[-1]:
-            write_evaluation()
-            log.stop_clock()
-        for trigger in stage_learner.triggers[-1:]:
-            trigger(step, force_trigger=True)
+            write_evaluation(step)
+        save_checkpoint(step, force_trigger=True)
     finally:
         log.close()
     return _stage_result(log, step)
 
 
-def _every(interval: int, action: Callable[[], None]) -> Callable[[int], None]:
+def _every(interval: int, action: Callable[[int], None]) -> Callable[[int], None]:
     """Returns a trigger at the multiples of an interval; 0 for never.
 
     TF-Agents' `IntervalTrigger` counts from where the run was resumed.
@@ -113,7 +124,7 @@ def _every(interval: int, action: Callable[[], None]) -> Callable[[int], None]:
 
     def trigger(step: int) -> None:
         if interval > 0 and step % interval == 0:
-            action()
+            action(step)
 
     return trigger
 

@@ -36,12 +36,15 @@ from fbrc_agent import (
     run_directory,
     stage,
 )
+from fbrc_agent import strategy as strategies
 from fbrc_agent.errors import InputError
 
 gin.external_configurable(tf.keras.optimizers.Adam, module="tf.keras.optimizers")
 gin.external_configurable(
     tf.keras.optimizers.schedules.PiecewiseConstantDecay, module="tf.keras.optimizers.schedules"
 )
+
+_POLICY = os.path.join("policies", "greedy", "1")
 
 
 @gin.configurable
@@ -58,8 +61,13 @@ def train(
     log_interval: int = 1_000,
     checkpoint_interval: int = 5_000,
     behavior_dir: Optional[str] = None,
+    strategy: str = "none",
+    logical_cpus: Optional[int] = None,
 ) -> dict[str, Any]:
     """Runs, or goes on with, one experiment.
+
+    Under a strategy of several workers all of them call it with the same arguments; root_dir must
+    be on a file system that they share. The chief alone evaluates and writes.
 
     Args:
       root_dir: Directory of the run; an interrupted run in it is continued.
@@ -67,7 +75,7 @@ def train(
         `data` names it.
       data: None, or what replaces the task's file: an HDF5 path, a D4RL id or 'embedded:NAME'.
       seed: Seed of weights, batches and samples.
-      batch_size: Transitions per update.
+      batch_size: Transitions per update, of all replicas together.
       behavior_steps: Updates of the behavior density.
       fbrc_steps: Updates of the agent.
       eval_interval: Updates between evaluations; the last update is always evaluated.
@@ -76,6 +84,8 @@ def train(
       checkpoint_interval: Updates between checkpoints.
       behavior_dir: `behavior` directory of another run whose fitted density is taken; the first
         stage is then left out.
+      strategy: As `name` of `strategy.create_strategy`. A run may go on under another one.
+      logical_cpus: As of `strategy.create_strategy`.
 
     Returns:
       The content of result.json; of a run that is complete, without doing anything.
@@ -93,8 +103,13 @@ def train(
         checkpoint_interval=checkpoint_interval,
     )
     experiment_task = d4rl.get_task(task)
+    distribution = strategies.create_strategy(strategy, logical_cpus)
+    worker = strategies.worker_index(distribution)
+    chief_dir, root_dir = root_dir, strategies.own_directory(distribution, root_dir)
     offline = offline_data.load_dataset(data or task)
-    dataset.make_tf_dataset(offline, batch_size, seed)  # Refuses a wrong batch size or seed.
+    shards = tf.distribute.InputContext(num_replicas_in_sync=distribution.num_replicas_in_sync)
+    # Refuses a wrong batch size or seed.
+    dataset.make_tf_dataset(offline, batch_size, seed, input_context=shards)
     evaluate = stage.make_evaluator(experiment_task, num_eval_episodes, offline)
     data_description = run_directory.describe_data(offline)
     identity = {"task": task, "seed": seed, "batch_size": batch_size, "data": data_description}
@@ -103,11 +118,11 @@ def train(
     behavior_result = _fitted_result(
         behavior_dir or own_behavior_dir, offline, behavior_dir is None, behavior_steps
     )
-    policy_dir = os.path.join(root_dir, "policies", "greedy", "1")
+    policy_dir = os.path.join(root_dir, _POLICY)
     result_path = os.path.join(root_dir, "result.json")
     result = run_directory.read_json(result_path)
     if result and result["stages"]["fbrc"]["steps"] >= fbrc_steps and os.path.isdir(policy_dir):
-        return {**result, "policy": policy_dir}
+        return {**result, "policy": os.path.join(chief_dir, _POLICY)}
 
     run_directory.write_identity(root_dir, identity)
     run_stage = functools.partial(
@@ -118,12 +133,18 @@ def train(
         batch_size=batch_size,
         log_interval=log_interval,
         checkpoint_interval=checkpoint_interval,
-        evaluate=evaluate,
+        evaluate=evaluate if worker == 0 else lambda agent, stage_name: None,
+        strategy=distribution,
     )
+    # The chief's weights become those of all workers; each draws samples of its own.
+    own_seed = seed + worker
     if behavior_result is None:
-        behavior_result = _fit_behavior(run_stage, own_behavior_dir, offline, seed, behavior_steps)
-    behavior = fitted_behavior.load_behavior_network(behavior_dir or own_behavior_dir)
-    agent = create_fbrc_agent(offline.time_step_spec, offline.action_spec, behavior, seed)
+        behavior_result = _fit_behavior(
+            run_stage, own_behavior_dir, offline, own_seed, behavior_steps, distribution
+        )
+    with distribution.scope():
+        behavior = fitted_behavior.load_behavior_network(behavior_dir or own_behavior_dir)
+        agent = create_fbrc_agent(offline.time_step_spec, offline.action_spec, behavior, own_seed)
     fbrc_result = run_stage("fbrc", root_dir, agent, fbrc_steps, eval_interval=eval_interval)
     shutil.rmtree(policy_dir, ignore_errors=True)
     export.export_policy(agent.policy, policy_dir)
@@ -135,7 +156,9 @@ def train(
         "policy": policy_dir,
     }
     run_directory.write_json(result_path, result)
-    return result
+    # Whoever leaves before the chief has written looks to it like one that failed.
+    strategies.check_same_step(distribution, fbrc_result["steps"])
+    return run_directory.read_json(os.path.join(chief_dir, "result.json")) or result
 
 
 @gin.configurable
@@ -241,18 +264,20 @@ def _fit_behavior(
     offline: offline_data.OfflineData,
     seed: int,
     num_steps: int,
+    distribution: tf.distribute.Strategy,
 ) -> dict[str, Any]:
     """The first stage; leaves the density in `behavior_dir` and returns the stage's result."""
     tf.keras.utils.set_random_seed(seed)
-    behavior = behavior_network.MixtureBehaviorNetwork(
-        offline.time_step_spec.observation, offline.action_spec
-    )
-    agent = behavior_agent.BehaviorAgent(
-        offline.time_step_spec,
-        offline.action_spec,
-        behavior,
-        train_step_counter=train_utils.create_train_step(),
-    )
+    with distribution.scope():
+        behavior = behavior_network.MixtureBehaviorNetwork(
+            offline.time_step_spec.observation, offline.action_spec
+        )
+        agent = behavior_agent.BehaviorAgent(
+            offline.time_step_spec,
+            offline.action_spec,
+            behavior,
+            train_step_counter=train_utils.create_train_step(),
+        )
     result = run_stage("behavior", behavior_dir, agent, num_steps, eval_interval=0)
     data = run_directory.describe_data(offline)
     fitted_behavior.save_behavior_network(behavior_dir, behavior, data, result)
