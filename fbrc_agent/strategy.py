@@ -31,7 +31,8 @@ def create_strategy(name: str, logical_cpus: Optional[int] = None) -> tf.distrib
     if name == "none":
         return tf.distribute.get_strategy()
     if name == "mirrored":
-        return tf.distribute.MirroredStrategy(logical_cpus and _divide_cpu(logical_cpus))
+        devices = None if logical_cpus is None else _divide_cpu(logical_cpus)
+        return tf.distribute.MirroredStrategy(devices)
     if name == "multi_worker":
         _check_cluster(os.environ.get("TF_CONFIG"))
         return tf.distribute.MultiWorkerMirroredStrategy()

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from fbrc_agent import strategy as strategies
+from fbrc_agent.errors import InputError
 from tests import strategy_worker, tiny
 
 STRATEGIES = ["mirrored", "multi_worker"]
@@ -123,3 +125,103 @@ def test_comparison_sees_a_penalty_that_is_not_divided_by_the_replicas(results):
     for prefix in ("fbrc/variables/", "fbrc/losses/"):
         with pytest.raises(AssertionError, match="Not equal to tolerance"):
             assert_close(doubled, results["none"], prefix)
+
+
+# The driver.
+
+
+def start_train(directory, data, name, environment, flags, bindings=(), **sizes):
+    """Starts `train` for directory/run; its temporary files go to a directory of its own."""
+    temporary = directory / f"{name}_tmp"
+    temporary.mkdir()
+    arguments = tiny.train_arguments(directory / "run", data, bindings=bindings, **sizes)
+    with open(directory / f"{name}.log", "w") as log:
+        return start(
+            ["fbrc_agent.cli", *arguments, *flags],
+            {"TMPDIR": str(temporary), "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+            log,
+        )
+
+
+def wait(directory, processes):
+    """Waits for processes by name; returns what each printed last, its table."""
+    try:
+        for name, process in processes.items():
+            code = process.wait(timeout=TIME_LIMIT)
+            assert code == 0, (directory / f"{name}.log").read_text()[-3000:]
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
+    return [(directory / f"{name}.log").read_text().splitlines()[-5:] for name in processes]
+
+
+def run_of_two_workers(directory, data, **sizes):
+    environments = cluster_environments(2)
+    processes = {}
+    for index, environment in enumerate(environments):
+        name = f"worker{index}"
+        flags = ["--strategy", "multi_worker"]
+        processes[name] = start_train(directory, data, name, environment, flags, **sizes)
+    return wait(directory, processes)
+
+
+def test_only_the_chief_of_two_workers_writes(tmp_path, pendulum_data):
+    tables = run_of_two_workers(tmp_path, pendulum_data, BEHAVIOR_STEPS=10, FBRC_STEPS=10)
+    assert tables[0] == tables[1]
+    assert tables[0][-1] == f"policy: {tmp_path / 'run/policies/greedy/1'}"
+    lines = [(line["stage"], line["step"]) for line in tiny.read_lines(tmp_path / "run")]
+    assert lines == [("behavior", 10)] * 2 + [("fbrc", 10)] * 2
+    assert (tmp_path / "run/policies/greedy/1/saved_model.pb").exists()
+    assert list(tmp_path.rglob("*.tmp*")) == []
+    for name in ("worker0_tmp", "worker1_tmp"):
+        assert list((tmp_path / name).iterdir()) == []
+
+
+@pytest.mark.slow
+def test_run_goes_on_under_another_strategy(tmp_path, pendulum_data):
+    flags, cpus = ["--strategy", "mirrored"], ["train.logical_cpus = 2"]
+    wait(
+        tmp_path,
+        {"first": start_train(tmp_path, pendulum_data, "first", {}, flags, cpus, FBRC_STEPS=10)},
+    )
+    run_of_two_workers(tmp_path, pendulum_data, FBRC_STEPS=20)
+    assert tiny.train(tmp_path / "run", pendulum_data, FBRC_STEPS=30) == 0
+    lines = [line for line in tiny.read_lines(tmp_path / "run") if "critic_loss" in line]
+    assert [line["step"] for line in lines] == [10, 20, 30]
+
+
+def test_batch_that_cannot_be_split_is_refused(tmp_path, pendulum_data):
+    flags, cpus = ["--strategy", "mirrored"], ["train.logical_cpus = 3"]
+    process = start_train(tmp_path, pendulum_data, "odd", {}, flags, cpus)
+    assert process.wait(timeout=TIME_LIMIT) == 2
+    message = (tmp_path / "odd.log").read_text().splitlines()[-1]
+    assert message.startswith("train: batch_size is 32; under a strategy of 3 replicas")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (None, "which needs TF_CONFIG"),
+        ("{", "TF_CONFIG is {;"),
+        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}', "must be one"),
+    ],
+)
+def test_wrong_cluster_is_an_input_error(monkeypatch, config, message):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if config is not None:
+        monkeypatch.setenv("TF_CONFIG", config)
+    with pytest.raises(InputError, match=message):
+        strategies.create_strategy("multi_worker")
+
+
+def test_unknown_strategy_is_an_input_error():
+    with pytest.raises(InputError, match="strategy is 'parallel'; it must be 'none', 'mirrored'"):
+        strategies.create_strategy("parallel")
+
+
+@pytest.mark.parametrize("count", [0, 2.0, True])
+def test_wrong_number_of_cpus_is_an_input_error(count):
+    with pytest.raises(InputError, match="logical_cpus is"):
+        strategies.create_strategy("mirrored", count)
