@@ -13,6 +13,7 @@ from tf_agents.agents import tf_agent
 from tf_agents.agents.sac import sac_agent
 from tf_agents.networks import network
 from tf_agents.policies import actor_policy, tf_policy
+from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 from tf_agents.utils import common, nest_utils
@@ -132,7 +133,7 @@ class FbrcAgent(sac_agent.SacAgent):
             default here) or in alpha (the authors' code).
           target_entropy: Target entropy in nats; -|A|/2 by default, as `SacAgent`; the authors'
             code has -|A|.
-          gradient_clipping: Norm to clip gradients to.
+          gradient_clipping: Norm to clip gradients to; each replica clips its own, as in SacAgent.
           debug_summaries: Whether to write debug summaries.
           summarize_grads_and_vars: Whether to write summaries of gradients and variables.
           train_step_counter: Counts the training steps; the global step by default.
@@ -144,8 +145,9 @@ class FbrcAgent(sac_agent.SacAgent):
             behavior network.
           NotImplementedError: If actions are discrete.
         """
-        self._check_action_spec(action_spec)
         network_checks.check_specs(time_step_spec, action_spec)
+        time_step_spec, action_spec = tensor_spec.from_spec((time_step_spec, action_spec))
+        self._check_action_spec(action_spec)
         observation_spec = time_step_spec.observation
         network_checks.check_behavior_network(behavior_network, observation_spec, action_spec)
         if actor_network:
