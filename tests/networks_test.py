@@ -297,13 +297,14 @@ def make_agent(kind, behavior, **changes):
     return agent
 
 
-def make_behavior_agent(kind, behavior):
+def make_behavior_agent(kind, behavior, **changes):
     return behavior_agent.BehaviorAgent(
         ts.time_step_spec(kind.observation),
         kind.action,
         behavior,
         optimizer=tf.keras.optimizers.Adam(1e-2),
         train_step_counter=tf.Variable(0, dtype=tf.int64),
+        **changes,
     )
 
 
@@ -446,8 +447,86 @@ def test_checkpoint_brings_everything_back(name, tmp_path):
         assert not any(changed(values(saved.variables), restored.variables))
 
 
-@pytest.mark.parametrize("name", ["dict action", "recurrent"])
-def test_trains_in_a_graph(name):
-    kind, agent = KINDS[name], make_agent(KINDS[name], trained(name).behavior)
-    tf.random.set_seed(3)
-    assert np.isfinite(tf.function(agent.train)(experience(kind)).loss)
+def test_log_mu_of_scalar_normals_is_summed_over_the_dimensions():
+    kind, result = KINDS["mu of scalar normals"], trained("mu of scalar normals")
+    batch = experience(kind)
+    first, second = result.behavior._first, result.behavior._second
+    x = batch.observation.numpy()[:, 0].astype(np.float64)
+    loc = x @ first.kernel.numpy() + first.bias.numpy()
+    scale = np.log1p(np.exp(x @ second.kernel.numpy() + second.bias.numpy())) + 0.1
+    u = (batch.action.numpy()[:, 0] - loc) / scale
+    log_mu = np.sum(-0.5 * u**2 - np.log(scale) - 0.5 * np.log(2 * np.pi), axis=1)
+    found = result.agent.loss(batch).extra.behavior_log_prob
+    np.testing.assert_allclose(found, np.mean(log_mu), rtol=1e-5)
+    found = result.behavior_agent.loss(batch).loss
+    np.testing.assert_allclose(found, -np.mean(log_mu), rtol=1e-5)
+
+
+def test_log_mu_of_a_dict_of_actions_is_summed_over_the_nest():
+    kind, result = KINDS["dict action"], trained("dict action")
+    batch = experience(kind)
+    steps, _, _ = result.agent._as_transition(batch)
+    mu, _ = result.behavior(steps.observation, step_type=steps.step_type, network_state=())
+    log_mu = sum(mu[name].log_prob(action[:, 0]) for name, action in batch.action.items())
+    found = result.agent.loss(batch).extra.behavior_log_prob
+    np.testing.assert_allclose(found, np.mean(log_mu), rtol=1e-5)
+
+
+def test_mu_reads_the_step_type():
+    """At first steps the scale is 2 instead of 1: log mu differs in a known way."""
+    kind, result = KINDS["mu with step_type"], trained("mu with step_type")
+    batch = experience(kind)
+    first = batch._replace(step_type=tf.zeros_like(batch.step_type))
+    x, a = (t.numpy()[:, 0].astype(np.float64) for t in (batch.observation, batch.action))
+    loc = x @ result.behavior._loc.kernel.numpy() + result.behavior._loc.bias.numpy()
+    for given, scale in ((batch, 1.0), (first, 2.0)):
+        log_mu = -0.5 * ((a - loc) / scale) ** 2 - np.log(scale) - 0.5 * np.log(2 * np.pi)
+        found = result.agent.loss(given).extra.behavior_log_prob
+        np.testing.assert_allclose(found, np.mean(np.sum(log_mu, axis=1)), rtol=1e-5)
+        loss = result.behavior_agent.loss(given).loss
+        np.testing.assert_allclose(loss, -np.mean(np.sum(log_mu, axis=1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["functional Keras", "CriticNetwork", "mu of scalar normals"])
+def test_actions_of_the_data_may_lie_on_the_bounds(name):
+    """mu is a SquashToSpecNormal, a joint mixture, normals."""
+    kind, result = KINDS[name], trained(name)
+    batch = experience(kind)
+    on_bounds = tf.where(batch.action > 0, kind.action.maximum, kind.action.minimum)
+    batch = batch._replace(action=on_bounds)
+    mu = make_behavior(kind)
+    losses = [make_behavior_agent(kind, mu).train(batch).loss, result.agent.loss(batch).loss]
+    assert np.all(np.isfinite(losses))
+    assert all(np.all(np.isfinite(v)) for v in values(mu.variables))
+
+
+@pytest.mark.parametrize("name", ["functional Keras", "uniform mu", "dict action"])
+def test_entropy_term_of_the_behavior_agent(name):
+    """It samples from mu, whatever mu returns."""
+    kind = KINDS[name]
+    mu = make_behavior(kind)
+    agent = make_behavior_agent(kind, mu, alpha_optimizer=tf.keras.optimizers.Adam(1e-2))
+    sizes = sum(spec.shape[0] for spec in tf.nest.flatten(kind.action))
+    assert agent._target_entropy == -sizes
+    info = agent.train(experience(kind))
+    assert np.all(np.isfinite([info.loss, *info.extra])) and info.extra.entropy != 0.0
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_policy_of_the_behavior_agent_gives_whole_actions(name):
+    kind, result = KINDS[name], trained(name)
+    observation = tensor_spec.sample_spec_nest(kind.observation, outer_dims=[50])
+    step = ts.restart(observation, 50)
+    distribution = result.behavior_agent.policy.distribution(step).action
+    action = result.behavior_agent.policy.action(step).action
+    for d, a, spec in zip(*map(tf.nest.flatten, (distribution, action, kind.action))):
+        assert d.log_prob(a).shape == [50] and a.shape == [50, *spec.shape]
+        assert np.all(a >= spec.minimum) and np.all(a <= spec.maximum)
+
+
+def test_recurrent_networks_train_in_a_graph_with_any_batch_size():
+    kind, behavior = KINDS["recurrent"], trained("recurrent").behavior
+    batch = experience(kind)
+    signature = tf.nest.map_structure(lambda t: tf.TensorSpec([None, *t.shape[1:]], t.dtype), batch)
+    train = tf.function(make_agent(kind, behavior).train, input_signature=[signature])
+    assert np.isfinite(train(batch).loss)

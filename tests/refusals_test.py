@@ -327,18 +327,10 @@ def test_batch_size_that_is_not_known_is_no_mistake():
     assert traced_loss(agents()[1], KIND, None, 2)
 
 
-@functools.cache
-def recurrent_agent():
-    return networks.make_agent(networks.KINDS["recurrent"], behavior())
-
-
-def test_batch_size_of_a_recurrent_critic_that_is_not_known_is_no_mistake():
-    assert traced_loss(recurrent_agent(), networks.KINDS["recurrent"], None, 3)
-
-
 def test_recurrent_critic_without_a_known_sequence_length():
     kind = networks.KINDS["recurrent"]
-    message = message_of(ValueError, lambda: traced_loss(recurrent_agent(), kind, 5, None))
+    recurrent = networks.make_agent(kind, behavior())
+    message = message_of(ValueError, lambda: traced_loss(recurrent, kind, 5, None))
     assert_says(message, ["recurrent critic_network needs", "with T known", "(5, None)"])
 
 
