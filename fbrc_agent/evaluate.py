@@ -137,7 +137,7 @@ def policy_action_fn(policy: tf_policy.TFPolicy) -> ActionFn:
             "where a policy without state is needed."
         )
 
-    @tf.function
+    @tf.function(autograph=False)
     def action(observation: tf.Tensor) -> tf.Tensor:
         time_step = ts.restart(observation, batch_size=observation.shape[0])
         return policy.action(time_step).action
