@@ -9,6 +9,7 @@ import tensorflow_probability as tfp
 from tf_agents.agents import data_converter, tf_agent
 from tf_agents.networks import network
 from tf_agents.policies import actor_policy
+from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 from tf_agents.utils import common, eager_utils, nest_utils
@@ -73,6 +74,7 @@ class BehaviorAgent(tf_agent.TFAgent):
         """
         tf.Module.__init__(self, name=name)
         network_checks.check_specs(time_step_spec, action_spec)
+        time_step_spec, action_spec = tensor_spec.from_spec((time_step_spec, action_spec))
         network_checks.check_behavior_network(
             behavior_network, time_step_spec.observation, action_spec
         )
