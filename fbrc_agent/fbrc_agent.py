@@ -102,14 +102,17 @@ class FbrcAgent(sac_agent.SacAgent):
         Args:
           time_step_spec: A `TimeStep` spec of the expected time steps.
           action_spec: A nest of `BoundedTensorSpec` of the actions.
-          critic_network: The offset network O, any critic network over (observation, action); it is
-            wrapped into Q = O + log mu here. A `BehaviorRegularizedCriticNetwork` is taken as is.
+          critic_network: The offset network O, any critic network over (observation, action) with
+            values of shape `[B]`; it is wrapped into Q = O + log mu here. A
+            `BehaviorRegularizedCriticNetwork` is taken as is. A recurrent one is trained on
+            `[B, T]`, T known; its penalty is taken at each step, the steps before it fixed.
           actor_network: A network from observations to action distributions.
           actor_optimizer: Optimizer of the actor.
           critic_optimizer: Optimizer of both offset networks.
           alpha_optimizer: Optimizer of the temperature.
           behavior_network: mu, fitted (see `BehaviorAgent`): a stateless network from observations
-            to action distributions. It is never trained here, and saved with the agent.
+            to a nest of distributions like `action_spec`, of any kind that has a `log_prob`. It is
+            never trained here, and saved with the agent.
           gradient_penalty_weight: lambda of eq. 7; the paper's value is 0.1.
           reward_bonus: Added to the reward of every step, after `reward_scale_factor`; the authors'
             code has 5.0, the paper does not name it.
@@ -120,7 +123,8 @@ class FbrcAgent(sac_agent.SacAgent):
           alpha_loss_weight: Weight of the temperature loss.
           actor_policy_ctor: The policy class.
           critic_network_2: O_2, or its wrapper; by default a copy of `critic_network` with weights
-            of its own.
+            of its own. Needed if a copy would have the same weights, as that of a `Sequential`
+            around a functional Keras model has.
           target_critic_network: Target of the first critic, plain or wrapped.
           target_critic_network_2: Target of the second critic; used with `critic_network_2` only.
           target_update_tau: Factor of the soft update of the targets.
