@@ -524,9 +524,11 @@ def test_policy_of_the_behavior_agent_gives_whole_actions(name):
         assert np.all(a >= spec.minimum) and np.all(a <= spec.maximum)
 
 
-def test_recurrent_networks_train_in_a_graph_with_any_batch_size():
+@pytest.mark.parametrize("method", ["loss", pytest.param("train", marks=pytest.mark.slow)])
+def test_recurrent_networks_in_a_graph_with_any_batch_size(method):
     kind, behavior = KINDS["recurrent"], trained("recurrent").behavior
     batch = experience(kind)
     signature = tf.nest.map_structure(lambda t: tf.TensorSpec([None, *t.shape[1:]], t.dtype), batch)
-    train = tf.function(make_agent(kind, behavior).train, input_signature=[signature])
-    assert np.isfinite(train(batch).loss)
+    agent = make_agent(kind, behavior)
+    compute = tf.function(getattr(agent, method), input_signature=[signature])
+    assert np.isfinite(compute(batch).loss)
