@@ -18,8 +18,8 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 from tf_agents.utils import common, nest_utils
 
+from fbrc_agent import action_gradient, network_checks
 from fbrc_agent import critic_network as critics
-from fbrc_agent import network_checks
 
 FbrcLossInfo = collections.namedtuple(
     "FbrcLossInfo",
@@ -302,11 +302,17 @@ class FbrcAgent(sac_agent.SacAgent):
             )
 
         norms = [
-            tf.sqrt(_squared_gradient(critic(offset_network), actions, outer_shape))
+            tf.sqrt(
+                action_gradient.squared_action_gradient(
+                    critic(offset_network), actions, outer_shape
+                )
+            )
             for offset_network in self._critics()
         ]
         mu_norm = tf.sqrt(
-            _squared_gradient(lambda a: self._log_mu(behavior, a), actions, outer_shape)
+            action_gradient.squared_action_gradient(
+                lambda a: self._log_mu(behavior, a), actions, outer_shape
+            )
         )
         return {
             "offset_gradient_norm": tf.reduce_mean(norms),
@@ -439,16 +445,15 @@ class FbrcAgent(sac_agent.SacAgent):
             return tf.zeros_like(like)
         actions, _ = self._actions_and_log_probs(time_steps, training=False)
         actions = tf.nest.map_structure(tf.stop_gradient, actions)
-        return tf.add_n(
-            [
-                _squared_gradient(
-                    lambda a, o=offset_network: self._offsets([o], time_steps, a, True)[0],
-                    actions,
-                    time_steps.step_type.shape,
-                )
-                for offset_network in self._critics()
-            ]
-        )
+
+        def squared_norm(offset_network):
+            return action_gradient.squared_action_gradient(
+                lambda a: self._offsets([offset_network], time_steps, a, training=True)[0],
+                actions,
+                time_steps.step_type.shape,
+            )
+
+        return tf.add_n([squared_norm(net) for net in self._critics()])
 
     def _critics(self):
         return [self._critic_network_1.offset_network, self._critic_network_2.offset_network]
@@ -518,45 +523,3 @@ def _unique(variables):
     `ObjectIdentitySet` in `SacAgent` differs between processes.
     """
     return list({id(variable): variable for variable in variables}.values())
-
-
-def _squared_gradient(function, actions: types.NestedTensor, outer_shape) -> tf.Tensor:
-    """Returns ||grad_a f(a)||^2 per example, summed over the action's dimensions and its nest.
-
-    For values of shape `[B, T]` each step's value is differentiated with respect to that step's
-    action alone, the earlier ones fixed: a recurrent f depends on them too. That takes T passes.
-
-    Args:
-      function: f, from actions to values of the outer shape.
-      actions: The actions.
-      outer_shape: The static shape `[B]` or `[B, T]`; T must be known.
-    """
-    flat = tf.nest.flatten(actions)
-    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        tape.watch(flat)
-        value = function(actions)
-        steps = [value] if outer_shape.rank == 1 else _steps(value, outer_shape)
-
-    def squared(step, step_value):
-        gradients = tape.gradient(
-            step_value, flat, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
-        if outer_shape.rank > 1:
-            gradients = [g[:, step] for g in gradients]
-        return tf.add_n(
-            [tf.reduce_sum(tf.square(g), axis=list(range(1, g.shape.rank))) for g in gradients]
-        )
-
-    norms = [squared(step, step_value) for step, step_value in enumerate(steps)]
-    return norms[0] if outer_shape.rank == 1 else tf.stack(norms, axis=1)
-
-
-def _steps(values: tf.Tensor, outer_shape: tf.TensorShape) -> list[tf.Tensor]:
-    """Returns the columns of `[B, T]`."""
-    if outer_shape[1] is None:
-        raise ValueError(
-            "A recurrent critic_network needs experience of a fixed number of time steps, [B, T] "
-            f"with T known, got the shape {outer_shape}: its gradient penalty takes one backward "
-            "pass per step."
-        )
-    return tf.unstack(values, num=outer_shape[1], axis=1)
