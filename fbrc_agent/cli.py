@@ -82,7 +82,7 @@ def _run(name: str, description: str, add_flags: Callable, body: Callable) -> in
         body(flags)
         return 0
     except KeyboardInterrupt:
-        then = "starts over" if name == "collect" else "continues"
+        then = "starts over" if name in ("collect", "benchmark") else "continues"
         print(f"\n{name}: interrupted; the same command {then}.", file=sys.stderr)
         return 130
     except (ValueError, OSError) as error:  # InputError, and what a constructor refuses.
@@ -200,12 +200,41 @@ def plot() -> int:
     return _run("plot", "Draw the learning curves of runs.", add_flags, body)
 
 
+def benchmark() -> int:
+    """bin/benchmark: measure speed and memory side by side with SAC and CQL, print a table."""
+
+    def add_flags(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--output", default="benchmark.json", help="JSON file to write")
+        parser.add_argument("--quick", action="store_true", help="small sizes, to try it out")
+        parser.add_argument("--rounds", type=int, help="rounds of each measurement")
+        parser.add_argument("--only", nargs="+", action="extend", help="names of rows to measure")
+        parser.add_argument("--intra_op_threads", type=int, help="TensorFlow's threads in an op")
+        parser.add_argument("--inter_op_threads", type=int, help="TensorFlow's ops at a time")
+
+    def body(flags: argparse.Namespace) -> None:
+        from fbrc_agent import benchmark as bench
+        from fbrc_agent import run_directory
+
+        bench.check_flags(flags.output, flags.rounds)
+        rows = bench.select_rows(flags.only)
+        bench.set_threads(flags.intra_op_threads, flags.inter_op_threads)
+        sizes = bench.QUICK_SIZES if flags.quick else bench.SIZES
+        _parse_gin(["fbrc.gin"], sizes.bindings)
+        rounds = flags.rounds or (bench.QUICK_ROUNDS if flags.quick else bench.ROUNDS)
+        result = bench.run(rows, sizes, rounds)
+        run_directory.write_json(flags.output, result)
+        print(bench.table(result))
+
+    return _run("benchmark", "Measure speed and memory.", add_flags, body)
+
+
 COMMANDS = {
     "train": train,
     "export": export,
     "evaluate": evaluate,
     "collect": collect,
     "plot": plot,
+    "benchmark": benchmark,
 }
 
 

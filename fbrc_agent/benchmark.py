@@ -1,0 +1,324 @@
+"""bin/benchmark: what was promised of speed and memory, measured on this machine.
+
+Whatever is compared is measured in alternating rounds, in one process where it can be. A row's
+number is the median over rounds of each round's own ratio, so that a machine that slows down in
+between slows both sides; the quartiles over the rounds stand beside it.
+"""
+
+import dataclasses
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Any, Callable, Optional
+
+import numpy as np
+import tensorflow as tf
+
+from fbrc_agent import benchmark_io, benchmark_updates
+from fbrc_agent.errors import InputError
+
+SIZES = benchmark_io.Sizes()
+QUICK_SIZES = benchmark_io.Sizes(
+    batch_size=64,
+    rows=20_000,
+    gemm_size=256,
+    seconds=0.05,
+    updates_per_call=5,
+    environment="Pendulum-v1",
+    episodes=4,
+    starts=1,
+    memory_rounds=1,
+    bindings=(
+        "MixtureBehaviorNetwork.fc_layer_params = (16,)",
+        "create_offset_network.fc_layer_params = (16, 16)",
+        "create_actor_network.fc_layer_params = (16, 16)",
+    ),
+)
+ROUNDS, QUICK_ROUNDS = 11, 2
+
+# Everything measured in one group of rows: a number for each round.
+_Rounds = dict[str, list[float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One promise.
+
+    Attributes:
+        name: As `--only` takes it.
+        what: What is measured.
+        group: What it is measured together with.
+        contenders: What of the group it needs.
+        goal: The number to reach.
+        values: The row's number in each round.
+        at_most: Whether the goal is an upper bound.
+        minimum: What has to be reached in any case, if that is not the goal.
+    """
+
+    name: str
+    what: str
+    group: str
+    contenders: tuple[str, ...]
+    goal: float
+    values: Callable[[_Rounds], list[float]]
+    at_most: bool = False
+    minimum: Optional[float] = None
+
+
+def _ratio(numerator: str, denominator: str) -> Callable[[_Rounds], list[float]]:
+    return lambda rounds: [a / b for a, b in zip(rounds[numerator], rounds[denominator])]
+
+
+def _gemm_share(rounds: _Rounds) -> list[float]:
+    ways = [rounds["one_product_flops"], rounds["product_per_core_flops"]]
+    ceiling = max(ways, key=statistics.median)
+    updates = zip(rounds["flop_per_update"], rounds["fbrc_updates_per_second"], ceiling)
+    return [flop * rate / best for flop, rate, best in updates]
+
+
+def _memory_factor(rounds: _Rounds) -> list[float]:
+    measured = zip(rounds["peak_bytes"], rounds["base_bytes"], rounds["array_bytes"])
+    return [(peak - base) / arrays for peak, base, arrays in measured]
+
+
+def _updates_row(
+    name: str, what: str, first: str, second: str, goal: float, minimum: Optional[float] = None
+) -> Row:
+    values = _ratio(f"{first}_updates_per_second", f"{second}_updates_per_second")
+    return Row(name, what, "updates", (first, second), goal, values, minimum=minimum)
+
+
+ROWS = (
+    _updates_row("fbrc_to_sac", "updates/s, F-BRC : SAC", "fbrc", "sac", 1.0, 0.85),
+    _updates_row("fbrc_to_cql", "updates/s, F-BRC : CQL", "fbrc", "cql", 6.0, 4.5),
+    Row(
+        "gemm_share",
+        "FLOP/s, F-BRC update : large products",
+        "updates",
+        ("fbrc", "gemm"),
+        0.85,
+        _gemm_share,
+        minimum=0.75,
+    ),
+    _updates_row("behavior_to_fbrc", "updates/s, behavior : F-BRC", "behavior", "fbrc", 5.0),
+    Row(
+        "learner_to_constant",
+        "updates/s in the Learner, data : one batch",
+        "learner",
+        ("data", "constant"),
+        0.97,
+        _ratio("learner_data_updates_per_second", "learner_constant_updates_per_second"),
+    ),
+    Row(
+        "evaluation",
+        "steps/s, episodes together : one by one",
+        "evaluation",
+        ("together", "one_by_one"),
+        4.0,
+        _ratio("together_steps_per_second", "one_by_one_steps_per_second"),
+    ),
+    Row(
+        "memory",
+        "peak memory above the base : bytes of the arrays",
+        "memory",
+        ("memory",),
+        1.5,
+        _memory_factor,
+        at_most=True,
+    ),
+    Row(
+        "loading",
+        "seconds, load_dataset : h5py alone",
+        "loading",
+        ("load", "h5py"),
+        1.3,
+        _ratio("load_seconds", "h5py_seconds"),
+        at_most=True,
+    ),
+    Row(
+        "startup",
+        "seconds from the start to the first update",
+        "startup",
+        ("startup",),
+        15.0,
+        lambda rounds: rounds["startup_seconds"][-1:],  # The earlier ones warm the caches.
+        at_most=True,
+    ),
+)
+
+
+def select_rows(names: Optional[Sequence[str]]) -> list[Row]:
+    """Returns the rows of these names, all for None, in the order of `ROWS`.
+
+    Raises:
+        InputError: If there is no row of one of the names.
+    """
+    known = [row.name for row in ROWS]
+    for name in names or ():
+        if name not in known:
+            raise InputError(f"--only {name}: there is no such row; the rows are {known}.")
+    return [row for row in ROWS if names is None or row.name in names]
+
+
+def set_threads(intra_op: Optional[int], inter_op: Optional[int]) -> None:
+    """Sets the sizes of TensorFlow's thread pools; None leaves TensorFlow's choice.
+
+    Raises:
+        InputError: If a number is below 1, or TensorFlow has started with others.
+    """
+    for flag, number, setter in (
+        ("--intra_op_threads", intra_op, tf.config.threading.set_intra_op_parallelism_threads),
+        ("--inter_op_threads", inter_op, tf.config.threading.set_inter_op_parallelism_threads),
+    ):
+        if number is None:
+            continue
+        if number < 1:
+            raise InputError(f"{flag} is {number}; it must be 1 or more.")
+        try:
+            setter(number)
+        except RuntimeError as error:
+            raise InputError(f"{flag} {number}: TensorFlow has already started.") from error
+
+
+def check_flags(output: str, rounds: Optional[int]) -> None:
+    """Refuses, before anything is measured, what could not be written or counted.
+
+    Raises:
+        InputError: If `rounds` is below 1, or `output` cannot be a file.
+    """
+    if rounds is not None and rounds < 1:
+        raise InputError(f"--rounds is {rounds}; it must be 1 or more.")
+    directory = os.path.dirname(os.path.abspath(output))
+    if not os.path.isdir(directory):
+        raise InputError(f"--output {output}: there is no directory {directory}.")
+    if os.path.isdir(output):
+        raise InputError(f"--output {output}: is a directory; give the name of a JSON file.")
+    if not os.access(directory, os.W_OK):
+        raise InputError(f"--output {output}: the directory {directory} is not writable.")
+
+
+def run(rows: Sequence[Row], sizes: benchmark_io.Sizes, rounds: int) -> dict[str, Any]:
+    """Measures rows; gin holds gin/fbrc.gin and the bindings of the sizes.
+
+    Args:
+        rows: What to measure.
+        sizes: The sizes.
+        rounds: Rounds of each group.
+
+    Returns:
+        The content of the JSON file: `rows`, the `rounds` of each group and their `medians`, and
+        what it was measured on.
+    """
+    measured: dict[str, _Rounds] = {}
+    with tempfile.TemporaryDirectory(prefix="fbrc_benchmark") as directory:
+        for group in dict.fromkeys(row.group for row in rows):
+            wanted = [name for row in rows if row.group == group for name in row.contenders]
+            contenders = _make_contenders(group, list(dict.fromkeys(wanted)), sizes, directory)
+            count = {"memory": min(rounds, sizes.memory_rounds), "startup": sizes.starts}
+            measured[group] = measure(group, contenders, count.get(group, rounds))
+    return {
+        "rows": [row_result(row, measured[row.group]) for row in rows],
+        "rounds": measured,
+        "medians": {
+            group: {name: statistics.median(values) for name, values in numbers.items()}
+            for group, numbers in measured.items()
+        },
+        "quick": sizes != SIZES,
+        "sizes": dataclasses.asdict(sizes),
+        **benchmark_io.describe_machine(),
+    }
+
+
+def measure(
+    group: str, contenders: dict[str, benchmark_io.Contender], rounds: int
+) -> dict[str, list[float]]:
+    """Calls the contenders in turn, in every other round backwards; returns numbers by round."""
+    numbers: _Rounds = {}
+    names = list(contenders)
+    for index in range(rounds):
+        for name in names if index % 2 == 0 else reversed(names):
+            for key, value in contenders[name]().items():
+                numbers.setdefault(key, []).append(float(value))
+        latest = ", ".join(f"{key} {values[-1]:.4g}" for key, values in numbers.items())
+        print(f"{group} {index + 1}/{rounds}: {latest}", file=sys.stderr, flush=True)
+    return numbers
+
+
+def _make_contenders(
+    group: str, wanted: list[str], sizes: benchmark_io.Sizes, directory: str
+) -> dict[str, benchmark_io.Contender]:
+    print(f"{group}: {', '.join(wanted)}", file=sys.stderr, flush=True)
+    if group == "updates":
+        return benchmark_updates.make_updates(sizes, wanted)
+    if group == "evaluation":
+        return benchmark_updates.make_evaluation(sizes)
+    make = {
+        "learner": benchmark_updates.make_learner,
+        "memory": benchmark_io.make_memory,
+        "loading": benchmark_io.make_loading,
+        "startup": benchmark_io.make_startup,
+    }[group]
+    return make(sizes, directory)
+
+
+def row_result(row: Row, rounds: _Rounds) -> dict[str, Any]:
+    """Returns a row's entry of the JSON file; `met` is 'yes', 'minimum' or 'no'."""
+    values = row.values(rounds)
+    value = statistics.median(values)
+
+    def reaches(bound: float) -> bool:
+        return value <= bound if row.at_most else value >= bound
+
+    met = "yes" if reaches(row.goal) else "no"
+    if met == "no" and row.minimum is not None and reaches(row.minimum):
+        met = "minimum"
+    return {
+        "name": row.name,
+        "what": row.what,
+        "value": value,
+        "quartiles": [float(q) for q in np.quantile(values, [0.25, 0.75])],
+        "values": values,
+        "goal": row.goal,
+        "minimum": row.minimum,
+        "at_most": row.at_most,
+        "met": met,
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """Returns what is printed of a result: a line for each row, then the machine."""
+    cells = [("what", "measured", "goal", "met")]
+    for row in result["rows"]:
+        low, high = row["quartiles"]
+        spread = f" ({low:.2f} to {high:.2f})" if len(row["values"]) > 1 else ""
+        sign = "<=" if row["at_most"] else ">="
+        least = f", at the least {row['minimum']:g}" if row["minimum"] is not None else ""
+        cells.append(
+            (
+                f"{row['name']}: {row['what']}",
+                f"{row['value']:.2f}{spread}",
+                f"{sign} {row['goal']:g}{least}",
+                row["met"],
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = [" | ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in cells]
+    lines.insert(1, "-|-".join("-" * width for width in widths))
+    machine, threads = result["machine"], result["threads"]
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    if result["quick"]:
+        lines.append("measured with --quick: the goals are those of the full sizes")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"machine: {machine['cpu']}, {machine['cores']} cores, "
+            f"{machine['ram_bytes'] / 2**30:.1f} GiB, {machine['gpus']} GPUs",
+            f"versions: {versions}",
+            f"threads: intra-op {threads['intra_op']}, inter-op {threads['inter_op']} "
+            "(0: TensorFlow's choice)",
+            f"revision: {result['git_revision'] or 'not known'}",
+        ]
+    )
