@@ -292,13 +292,13 @@ def table(result: dict[str, Any]) -> str:
     cells = [("what", "measured", "goal", "met")]
     for row in result["rows"]:
         low, high = row["quartiles"]
-        spread = f" ({low:.2f} to {high:.2f})" if len(row["values"]) > 1 else ""
+        spread = f" ({low:.3f} to {high:.3f})" if len(row["values"]) > 1 else ""
         sign = "<=" if row["at_most"] else ">="
         least = f", at the least {row['minimum']:g}" if row["minimum"] is not None else ""
         cells.append(
             (
                 f"{row['name']}: {row['what']}",
-                f"{row['value']:.2f}{spread}",
+                f"{row['value']:.3f}{spread}",
                 f"{sign} {row['goal']:g}{least}",
                 row["met"],
             )

@@ -224,7 +224,7 @@ def make_learner(sizes: benchmark_io.Sizes, directory: str) -> dict[str, benchma
 
         run()
         key = f"{name}_updates_per_second"
-        return lambda: {key: rate(run, sizes.seconds) * sizes.updates_per_call}
+        return lambda: {key: rate(run, 2 * sizes.seconds) * sizes.updates_per_call}
 
     return {
         "data": contender("learner_data", batches),

@@ -116,6 +116,15 @@ def test_a_quick_run(tmp_path, capsys):
     assert f"tensorflow {result['versions']['tensorflow']}" in "\n".join(lines)
 
 
+@pytest.mark.slow
+def test_a_quick_run_measures_every_row(tmp_path):
+    output = tmp_path / "result.json"
+    assert tiny.run_command("benchmark", "--quick", "--rounds", 1, "--output", output) == 0
+    values = {row["name"]: row["value"] for row in json.loads(output.read_text())["rows"]}
+    assert list(values) == [row.name for row in benchmark.ROWS]
+    assert all(math.isfinite(value) and value > 0 for value in values.values())
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
