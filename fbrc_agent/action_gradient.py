@@ -1,5 +1,7 @@
 """||grad_a f(s, a)||^2, the integrand of the gradient penalty (Kostrikov et al. 2021, eq. 7)."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Callable
 
 import tensorflow as tf
@@ -42,6 +44,42 @@ def squared_action_gradient(
 
     norms = [squared(step, step_value) for step, step_value in enumerate(steps)]
     return norms[0] if outer_shape.rank == 1 else tf.stack(norms, axis=1)
+
+
+@contextlib.contextmanager
+def constant_relu_masks(module: tf.Module) -> Iterator[None]:
+    """Within it, the ReLU layers of a network are differentiated with their masks as constants.
+
+    Values and gradients are the same: the derivative of ReLU is a step, whose own derivative is 0.
+    TensorFlow differentiates ReluGrad by multiplying these zeros backwards through the network, two
+    matrix products per hidden layer that this saves in the gradient of a gradient.
+
+    Args:
+      module: A network; its layers whose `activation` is TensorFlow's or Keras' ReLU are meant.
+    """
+    layers = [
+        layer
+        for layer in module.submodules
+        if getattr(layer, "activation", None) in (tf.nn.relu, tf.keras.activations.relu)
+    ]
+    activations = [layer.activation for layer in layers]
+    try:
+        for layer in layers:
+            layer.activation = _relu
+        yield
+    finally:
+        for layer, activation in zip(layers, activations):
+            layer.activation = activation
+
+
+@tf.custom_gradient
+def _relu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    y = tf.nn.relu(x)
+
+    def gradient(dy: tf.Tensor) -> tf.Tensor:
+        return tf.raw_ops.ReluGrad(gradients=dy, features=tf.stop_gradient(y))
+
+    return y, gradient
 
 
 def _steps(values: tf.Tensor, outer_shape: tf.TensorShape) -> list[tf.Tensor]:

@@ -43,6 +43,9 @@ _CriticTerms = collections.namedtuple(
     "_CriticTerms", ("loss", "gradient_penalty", "behavior_log_prob")
 )
 
+# Time steps with pi(.|s) and mu(.|s), which the critic's and the actor's update have in common.
+_States = collections.namedtuple("_States", ("time_steps", "policy", "behavior"))
+
 
 @gin.configurable
 class FbrcAgent(sac_agent.SacAgent):
@@ -239,7 +242,7 @@ class FbrcAgent(sac_agent.SacAgent):
     ) -> types.Tensor:
         """Returns eq. 7, a scalar; arguments as in `SacAgent.critic_loss`."""
         return self._critic_terms(
-            time_steps,
+            self._states(time_steps, training=False),
             actions,
             next_time_steps,
             td_errors_loss_fn,
@@ -262,10 +265,14 @@ class FbrcAgent(sac_agent.SacAgent):
           weights: Optional scalar or per-example weights.
           training: Whether the loss is being used for training.
         """
+        nest_utils.assert_same_structure(time_steps, self.time_step_spec)
+        return self._actor_loss(self._states(time_steps, bool(training)), weights)
+
+    def _actor_loss(self, states: _States, weights) -> tf.Tensor:
+        time_steps = states.time_steps
         with tf.name_scope("actor_loss"):
-            nest_utils.assert_same_structure(time_steps, self.time_step_spec)
-            actions, log_pi = self._actions_and_log_probs(time_steps, training=training)
-            log_mu = self._log_mu(self._behavior(time_steps), actions)
+            actions, log_pi = self._sample(states.policy)
+            log_mu = self._log_mu(states.behavior, actions)
             offsets = self._offsets(self._critics(), time_steps, actions)
             q_values = tf.minimum(*offsets) + log_mu
             regularization = self._actor_network.losses if self._actor_network else None
@@ -325,24 +332,18 @@ class FbrcAgent(sac_agent.SacAgent):
 
     def _train(self, experience, weights):
         time_steps, policy_steps, next_time_steps = self._checked_transition(experience, weights)
-        critic_variables = _unique(
-            self._critic_network_1.trainable_variables + self._critic_network_2.trainable_variables
-        )
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(critic_variables)
-            terms = self._configured_critic_terms(
-                time_steps, policy_steps.action, next_time_steps, weights, training=True
-            )
-            critic_loss = self._critic_loss_weight * terms.loss
-        self._minimize(tape, "Critic", critic_loss, critic_variables, self._critic_optimizer)
-
         actor_variables = self._actor_network.trainable_variables
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(actor_variables)
-            actor_loss = self._actor_loss_weight * self.actor_loss(
-                time_steps, weights=weights, training=True
-            )
-        self._minimize(tape, "Actor", actor_loss, actor_variables, self._actor_optimizer)
+        with tf.GradientTape(watch_accessed_variables=False) as actor_tape:
+            actor_tape.watch(actor_variables)
+            # The actor stays as it is until its own update: one pass over s serves both losses,
+            # which draw actions of their own.
+            states = self._states(time_steps, training=True)
+            with actor_tape.stop_recording():
+                critic_loss, terms = self._train_critic(
+                    states, policy_steps.action, next_time_steps, weights
+                )
+            actor_loss = self._actor_loss_weight * self._actor_loss(states, weights)
+        self._minimize(actor_tape, "Actor", actor_loss, actor_variables, self._actor_optimizer)
 
         alpha_variables = [self._log_alpha]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -357,15 +358,28 @@ class FbrcAgent(sac_agent.SacAgent):
         self._update_target()
         return loss_info
 
+    def _train_critic(self, states: _States, actions, next_time_steps, weights):
+        variables = _unique(
+            self._critic_network_1.trainable_variables + self._critic_network_2.trainable_variables
+        )
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            terms = self._configured_critic_terms(
+                states, actions, next_time_steps, weights, training=True
+            )
+            loss = self._critic_loss_weight * terms.loss
+        self._minimize(tape, "Critic", loss, variables, self._critic_optimizer)
+        return loss, terms
+
     def _loss(self, experience, weights=None, training: bool = False):
         time_steps, policy_steps, next_time_steps = self._checked_transition(experience, weights)
+        states = self._states(time_steps, training)
         terms = self._configured_critic_terms(
-            time_steps, policy_steps.action, next_time_steps, weights, training
+            states, policy_steps.action, next_time_steps, weights, training
         )
         return self._loss_info(
             self._critic_loss_weight * terms.loss,
-            self._actor_loss_weight
-            * self.actor_loss(time_steps, weights=weights, training=training),
+            self._actor_loss_weight * self._actor_loss(states, weights),
             self._alpha_loss_weight
             * self.alpha_loss(time_steps, weights=weights, training=training),
             terms,
@@ -376,9 +390,9 @@ class FbrcAgent(sac_agent.SacAgent):
         network_checks.check_batch(transition, weights)
         return transition
 
-    def _configured_critic_terms(self, time_steps, actions, next_time_steps, weights, training):
+    def _configured_critic_terms(self, states, actions, next_time_steps, weights, training):
         return self._critic_terms(
-            time_steps,
+            states,
             actions,
             next_time_steps,
             self._td_errors_loss_fn,
@@ -390,7 +404,7 @@ class FbrcAgent(sac_agent.SacAgent):
 
     def _critic_terms(
         self,
-        time_steps,
+        states: _States,
         actions,
         next_time_steps,
         td_errors_loss_fn,
@@ -400,6 +414,7 @@ class FbrcAgent(sac_agent.SacAgent):
         training,
     ) -> _CriticTerms:
         """Returns eq. 7, its penalty (unweighted) and the mean log mu of the data's actions."""
+        time_steps = states.time_steps
         with tf.name_scope("critic_loss"):
             nest_utils.assert_same_structure(actions, self.action_spec)
             nest_utils.assert_same_structure(time_steps, self.time_step_spec)
@@ -411,13 +426,13 @@ class FbrcAgent(sac_agent.SacAgent):
             td_targets = tf.stop_gradient(
                 tf.cast(rewards, next_values.dtype) + discounts * next_values
             )
-            log_mu = tf.stop_gradient(self._log_mu(self._behavior(time_steps), actions))
+            log_mu = tf.stop_gradient(self._log_mu(states.behavior, actions))
             offsets = self._offsets(self._critics(), time_steps, actions, training)
             q_values = [offset + log_mu for offset in offsets]
             td_loss = td_errors_loss_fn(td_targets, q_values[0]) + td_errors_loss_fn(
                 td_targets, q_values[1]
             )
-            penalty = self._gradient_penalty(time_steps, td_loss)
+            penalty = self._gradient_penalty(states, td_loss)
             regularization = self._critic_network_1.losses + self._critic_network_2.losses
             loss = self._aggregate(
                 td_loss + self._gradient_penalty_weight * penalty, weights, regularization
@@ -437,21 +452,23 @@ class FbrcAgent(sac_agent.SacAgent):
             values -= self._alpha_as(log_pi) * log_pi
         return values
 
-    def _gradient_penalty(self, time_steps, like: tf.Tensor) -> tf.Tensor:
+    def _gradient_penalty(self, states: _States, like: tf.Tensor) -> tf.Tensor:
         """Returns sum_i ||grad_a O_i(s, a)||^2, a ~ pi(.|s), per example; zeros if lambda = 0."""
         if isinstance(self._gradient_penalty_weight, (int, float)) and (
             self._gradient_penalty_weight == 0
         ):
             return tf.zeros_like(like)
-        actions, _ = self._actions_and_log_probs(time_steps, training=False)
+        time_steps = states.time_steps
+        actions, _ = self._sample(states.policy)
         actions = tf.nest.map_structure(tf.stop_gradient, actions)
 
         def squared_norm(offset_network):
-            return action_gradient.squared_action_gradient(
-                lambda a: self._offsets([offset_network], time_steps, a, training=True)[0],
-                actions,
-                time_steps.step_type.shape,
-            )
+            with action_gradient.constant_relu_masks(offset_network):
+                return action_gradient.squared_action_gradient(
+                    lambda a: self._offsets([offset_network], time_steps, a, training=True)[0],
+                    actions,
+                    time_steps.step_type.shape,
+                )
 
         return tf.add_n([squared_norm(net) for net in self._critics()])
 
@@ -465,6 +482,25 @@ class FbrcAgent(sac_agent.SacAgent):
             net(inputs, step_type=time_steps.step_type, training=training)[0]
             for net in offset_networks
         ]
+
+    def _states(self, time_steps, training: bool) -> _States:
+        policy = self._policy_distribution(time_steps, training)
+        return _States(time_steps, policy, self._behavior(time_steps))
+
+    def _policy_distribution(self, time_steps, training: bool):
+        """Returns pi(.|s), a nest of distributions."""
+        batch_size = nest_utils.get_outer_shape(time_steps, self.time_step_spec)[0]
+        policy = self._train_policy if training else self._policy
+        state = policy.get_initial_state(batch_size)
+        return policy.distribution(time_steps, policy_state=state).action
+
+    def _sample(self, policy):
+        """Returns a ~ pi(.|s) and log pi(a|s), `[B]`."""
+        actions = tf.nest.map_structure(lambda distribution: distribution.sample(), policy)
+        return actions, common.log_probability(policy, actions, self.action_spec)
+
+    def _actions_and_log_probs(self, time_steps, training=False):
+        return self._sample(self._policy_distribution(time_steps, training))
 
     def _behavior(self, time_steps):
         """Returns mu(.|s)."""

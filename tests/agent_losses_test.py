@@ -95,14 +95,14 @@ class World:
         ]
 
     def _record_samples(self):
-        samples, draw = [], self.agent._actions_and_log_probs
+        samples, draw = [], self.agent._sample
 
-        def recorded(time_steps, training=False):
-            actions, log_pi = draw(time_steps, training)
+        def recorded(policy):
+            actions, log_pi = draw(policy)
             samples.append(actions.numpy().astype(np.float64))
             return actions, log_pi
 
-        self.agent._actions_and_log_probs = recorded
+        self.agent._sample = recorded
         return samples
 
     def experience(self):

@@ -407,15 +407,17 @@ def squared_slopes(offset, time_steps, actions, step=1e-2):
 @every_kind
 def test_penalty_is_the_squared_slope_of_the_offsets(name, monkeypatch):
     kind, agent = KINDS[name], trained(name).agent
-    samples, draw = [], agent._actions_and_log_probs
+    samples, draw = [], agent._sample
 
-    def recorded(time_steps, training=False):
-        samples.append((time_steps, draw(time_steps, training)))
-        return samples[-1][1]
+    def recorded(policy):
+        samples.append(draw(policy))
+        return samples[-1]
 
-    monkeypatch.setattr(agent, "_actions_and_log_probs", recorded)
-    info = agent.loss(experience(kind, seed=5))
-    time_steps, (actions, _) = samples[1]  # the first sample is for the target
+    monkeypatch.setattr(agent, "_sample", recorded)
+    batch = experience(kind, seed=5)
+    info = agent.loss(batch)
+    time_steps, _, _ = agent._as_transition(batch)
+    actions, _ = samples[1]  # the first sample is for the target
     expected = sum(squared_slopes(offset, time_steps, actions) for offset in agent._critics())
     expected = expected.reshape([BATCH, -1]).sum(axis=1).mean()
     assert expected > 0

@@ -40,20 +40,23 @@ def train(agent, experiences, noise, compiled=True):
         draws = iter(tf.unstack(step_noise))
         gradients = {}
 
-        def actions_and_log_probs(time_steps, training=False):
-            policy = agent._train_policy if training else agent._policy
-            state = policy.get_initial_state(step_noise.shape[1])
-            distribution = policy.distribution(time_steps, state).action
+        def sample(distribution):
             normal = distribution.input_distribution
             u = normal.mean() + normal.stddev() * next(draws)
             actions = distribution._squashed_distribution.bijector.forward(u)
             return actions, distribution.log_prob(actions)
+
+        def actions_and_log_probs(time_steps, training=False):
+            policy = agent._train_policy if training else agent._policy
+            state = policy.get_initial_state(step_noise.shape[1])
+            return sample(policy.distribution(time_steps, state).action)
 
         def record_and_apply(grads, variables, optimizer):
             gradients.update((id(v), g) for g, v in zip(grads, variables))
             apply_gradients(grads, variables, optimizer)
 
         agent._actions_and_log_probs = actions_and_log_probs
+        agent._sample = sample  # FbrcAgent draws twice from one distribution.
         agent._apply_gradients = record_and_apply
         info = agent.train(experience)
         assert next(draws, None) is None, f"fewer than {DRAWS_PER_STEP} actions were drawn"
