@@ -54,6 +54,7 @@ class SquashedMixture(tfp.distributions.TransformedDistribution):
         high = tf.convert_to_tensor(high, dtype=mixture.dtype)
         middle, half_width = (high + low) / 2.0, (high - low) / 2.0
         self._to_box = tfb.Chain([tfb.Shift(middle), tfb.Scale(half_width)])
+        self._log_half_width = tf.math.log(half_width)
         super().__init__(
             distribution=mixture,
             bijector=tfb.Chain([self._to_box, tfb.Tanh()]),
@@ -73,10 +74,10 @@ class SquashedMixture(tfp.distributions.TransformedDistribution):
         # The margin is taken in [-1, 1]: next to large bounds it would be below float resolution.
         limit = 1.0 - BOUNDARY_MARGIN
         squashed = tf.clip_by_value(self._to_box.inverse(value), -limit, limit)
-        u = tf.atanh(squashed)
-        log_det = tfb.Tanh().forward_log_det_jacobian(u, event_ndims=1)
-        log_det += self._to_box.forward_log_det_jacobian(squashed, event_ndims=1)
-        return self.distribution.log_prob(u) - log_det
+        log_above, log_below = tf.math.log1p(squashed), tf.math.log1p(-squashed)
+        u = (log_above - log_below) / 2.0  # atanh
+        log_det = self._log_half_width + log_above + log_below  # da/du = half (1 - tanh(u)^2)
+        return self.distribution.log_prob(u) - tf.reduce_sum(log_det, axis=-1)
 
     def _mode(self):
         return self.bijector.forward(_highest_component_location(self.distribution))
