@@ -14,7 +14,7 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 from tf_agents.utils import common, eager_utils, nest_utils
 
-from fbrc_agent import critic_network, network_checks
+from fbrc_agent import critic_network, network_checks, seeded_sampling
 
 BehaviorLossInfo = collections.namedtuple(
     "BehaviorLossInfo", ("behavior_loss", "alpha_loss", "log_prob", "entropy")
@@ -53,6 +53,7 @@ class BehaviorAgent(tf_agent.TFAgent):
         summarize_grads_and_vars: bool = False,
         train_step_counter: Optional[tf.Variable] = None,
         name: Optional[str] = None,
+        seed: Optional[int] = None,
     ):
         """Creates the agent.
 
@@ -68,6 +69,7 @@ class BehaviorAgent(tf_agent.TFAgent):
           summarize_grads_and_vars: Whether to write summaries of gradients and variables.
           train_step_counter: Counts the training steps; the global step by default.
           name: Name of the agent.
+          seed: As of `FbrcAgent`, for the sample of the entropy.
 
         Raises:
           ValueError: If `behavior_network` does not give a distribution over `action_spec`.
@@ -88,6 +90,7 @@ class BehaviorAgent(tf_agent.TFAgent):
             sizes = [spec.shape.num_elements() for spec in tf.nest.flatten(action_spec)]
             target_entropy = -float(sum(sizes))
         self._target_entropy = target_entropy
+        self._seed = seed
         policy = actor_policy.ActorPolicy(
             time_step_spec,
             action_spec,
@@ -140,7 +143,9 @@ class BehaviorAgent(tf_agent.TFAgent):
         if self._alpha_optimizer is None:
             entropy = tf.zeros_like(log_prob)
         else:
-            entropy = -log_mu(tf.nest.map_structure(lambda d: d.sample(), behavior))
+            entropy = -log_mu(
+                seeded_sampling.sample(behavior, self._seed, self.train_step_counter, 0, 1)
+            )
         alpha = tf.cast(self.alpha, log_prob.dtype)
         surplus = tf.stop_gradient(entropy) - self._target_entropy
         return BehaviorLossInfo(

@@ -18,7 +18,7 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 from tf_agents.utils import common, nest_utils
 
-from fbrc_agent import action_gradient, network_checks
+from fbrc_agent import action_gradient, network_checks, seeded_sampling
 from fbrc_agent import critic_network as critics
 
 FbrcLossInfo = collections.namedtuple(
@@ -38,6 +38,10 @@ _CRITIC_NAMES = {
     "target_critic_network": "TargetCriticNetwork1",
     "target_critic_network_2": "TargetCriticNetwork2",
 }
+
+# The draws of actions in a step: a' of the target, a of the penalty, of the actor's and of the
+# temperature's loss, and of the diagnostics.
+_TARGET, _PENALTY, _ACTOR, _TEMPERATURE, _DIAGNOSTICS = _DRAWS = range(5)
 
 _CriticTerms = collections.namedtuple(
     "_CriticTerms", ("loss", "gradient_penalty", "behavior_log_prob")
@@ -99,8 +103,9 @@ class FbrcAgent(sac_agent.SacAgent):
         summarize_grads_and_vars: bool = False,
         train_step_counter: Optional[tf.Variable] = None,
         name: Optional[str] = None,
+        seed: Optional[int] = None,
     ):
-        """Creates the agent: `SacAgent`'s arguments and defaults, and four of its own.
+        """Creates the agent: `SacAgent`'s arguments and defaults, and five of its own.
 
         Args:
           time_step_spec: A `TimeStep` spec of the expected time steps.
@@ -145,6 +150,9 @@ class FbrcAgent(sac_agent.SacAgent):
           summarize_grads_and_vars: Whether to write summaries of gradients and variables.
           train_step_counter: Counts the training steps; the global step by default.
           name: Name of the agent.
+          seed: Makes the actions that are drawn in training a pure function of it and the training
+            step, so that a run restored from a checkpoint goes on bit for bit; -2^31 to 2^31 - 1.
+            None for TensorFlow's stateful generator, as in SacAgent.
 
         Raises:
           ValueError: If a network does not fit the specs (see `network_checks`), `behavior_network`
@@ -218,6 +226,7 @@ class FbrcAgent(sac_agent.SacAgent):
         self._gradient_penalty_weight = gradient_penalty_weight
         self._reward_bonus = reward_bonus
         self._include_critic_entropy_term = include_critic_entropy_term
+        self._seed = seed
 
     @property
     def behavior_network(self) -> network.Network:
@@ -271,7 +280,7 @@ class FbrcAgent(sac_agent.SacAgent):
     def _actor_loss(self, states: _States, weights) -> tf.Tensor:
         time_steps = states.time_steps
         with tf.name_scope("actor_loss"):
-            actions, log_pi = self._sample(states.policy)
+            actions, log_pi = self._sample(states.policy, _ACTOR)
             log_mu = self._log_mu(states.behavior, actions)
             offsets = self._offsets(self._critics(), time_steps, actions)
             q_values = tf.minimum(*offsets) + log_mu
@@ -297,7 +306,7 @@ class FbrcAgent(sac_agent.SacAgent):
         """
         time_steps, policy_steps, _ = self._as_transition(experience)
         behavior = self._behavior(time_steps)
-        actions, log_pi = self._actions_and_log_probs(time_steps, training=False)
+        actions, log_pi = self._actions_and_log_probs(time_steps, draw=_DIAGNOSTICS)
         outer_shape = time_steps.step_type.shape
 
         def critic(offset_network):
@@ -444,7 +453,7 @@ class FbrcAgent(sac_agent.SacAgent):
 
     def _next_values(self, next_time_steps) -> tf.Tensor:
         """Returns min_j Q'_j(s', a'), a' ~ pi(.|s'), with the entropy term if asked for."""
-        actions, log_pi = self._actions_and_log_probs(next_time_steps, training=False)
+        actions, log_pi = self._actions_and_log_probs(next_time_steps, draw=_TARGET)
         targets = (self._target_critic_network_1, self._target_critic_network_2)
         offsets = self._offsets([t.offset_network for t in targets], next_time_steps, actions)
         values = tf.minimum(*offsets) + self._log_mu(self._behavior(next_time_steps), actions)
@@ -459,7 +468,7 @@ class FbrcAgent(sac_agent.SacAgent):
         ):
             return tf.zeros_like(like)
         time_steps = states.time_steps
-        actions, _ = self._sample(states.policy)
+        actions, _ = self._sample(states.policy, _PENALTY)
         actions = tf.nest.map_structure(tf.stop_gradient, actions)
 
         def squared_norm(offset_network):
@@ -494,13 +503,15 @@ class FbrcAgent(sac_agent.SacAgent):
         state = policy.get_initial_state(batch_size)
         return policy.distribution(time_steps, policy_state=state).action
 
-    def _sample(self, policy):
+    def _sample(self, policy, draw: int):
         """Returns a ~ pi(.|s) and log pi(a|s), `[B]`."""
-        actions = tf.nest.map_structure(lambda distribution: distribution.sample(), policy)
+        actions = seeded_sampling.sample(
+            policy, self._seed, self.train_step_counter, draw, len(_DRAWS)
+        )
         return actions, common.log_probability(policy, actions, self.action_spec)
 
-    def _actions_and_log_probs(self, time_steps, training=False):
-        return self._sample(self._policy_distribution(time_steps, training))
+    def _actions_and_log_probs(self, time_steps, training=False, draw=_TEMPERATURE):
+        return self._sample(self._policy_distribution(time_steps, training), draw)
 
     def _behavior(self, time_steps):
         """Returns mu(.|s)."""

@@ -107,9 +107,8 @@ def train(
     worker = strategies.worker_index(distribution)
     chief_dir, root_dir = root_dir, strategies.own_directory(distribution, root_dir)
     offline = offline_data.load_dataset(data or task)
-    shards = tf.distribute.InputContext(num_replicas_in_sync=distribution.num_replicas_in_sync)
-    # Refuses a wrong batch size or seed.
-    dataset.make_tf_dataset(offline, batch_size, seed, input_context=shards)
+    num_replicas = distribution.num_replicas_in_sync
+    dataset.check_batches(offline, batch_size, seed, num_replicas=num_replicas)
     evaluate = stage.make_evaluator(experiment_task, num_eval_episodes, offline)
     data_description = run_directory.describe_data(offline)
     identity = {"task": task, "seed": seed, "batch_size": batch_size, "data": data_description}
@@ -136,15 +135,13 @@ def train(
         evaluate=evaluate if worker == 0 else lambda agent, stage_name: None,
         strategy=distribution,
     )
-    # The chief's weights become those of all workers; each draws samples of its own.
-    own_seed = seed + worker
     if behavior_result is None:
         behavior_result = _fit_behavior(
-            run_stage, own_behavior_dir, offline, own_seed, behavior_steps, distribution
+            run_stage, own_behavior_dir, offline, seed, behavior_steps, distribution
         )
     with distribution.scope():
         behavior = fitted_behavior.load_behavior_network(behavior_dir or own_behavior_dir)
-        agent = create_fbrc_agent(offline.time_step_spec, offline.action_spec, behavior, own_seed)
+        agent = create_fbrc_agent(offline.time_step_spec, offline.action_spec, behavior, seed)
     fbrc_result = run_stage("fbrc", root_dir, agent, fbrc_steps, eval_interval=eval_interval)
     shutil.rmtree(policy_dir, ignore_errors=True)
     export.export_policy(agent.policy, policy_dir)
@@ -189,6 +186,7 @@ def create_fbrc_agent(
         behavior_network=behavior,
         target_entropy=target_entropy_per_dimension * action_spec.shape.num_elements(),
         train_step_counter=train_utils.create_train_step(),
+        seed=seed,
     )
 
 
@@ -277,6 +275,7 @@ def _fit_behavior(
             offline.action_spec,
             behavior,
             train_step_counter=train_utils.create_train_step(),
+            seed=seed,
         )
     result = run_stage("behavior", behavior_dir, agent, num_steps, eval_interval=0)
     data = run_directory.describe_data(offline)

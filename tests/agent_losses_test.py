@@ -97,8 +97,8 @@ class World:
     def _record_samples(self):
         samples, draw = [], self.agent._sample
 
-        def recorded(policy):
-            actions, log_pi = draw(policy)
+        def recorded(policy, number):
+            actions, log_pi = draw(policy, number)
             samples.append(actions.numpy().astype(np.float64))
             return actions, log_pi
 

@@ -409,8 +409,8 @@ def test_penalty_is_the_squared_slope_of_the_offsets(name, monkeypatch):
     kind, agent = KINDS[name], trained(name).agent
     samples, draw = [], agent._sample
 
-    def recorded(policy):
-        samples.append(draw(policy))
+    def recorded(policy, number):
+        samples.append(draw(policy, number))
         return samples[-1]
 
     monkeypatch.setattr(agent, "_sample", recorded)

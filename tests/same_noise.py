@@ -40,13 +40,13 @@ def train(agent, experiences, noise, compiled=True):
         draws = iter(tf.unstack(step_noise))
         gradients = {}
 
-        def sample(distribution):
+        def sample(distribution, draw=None):
             normal = distribution.input_distribution
             u = normal.mean() + normal.stddev() * next(draws)
             actions = distribution._squashed_distribution.bijector.forward(u)
             return actions, distribution.log_prob(actions)
 
-        def actions_and_log_probs(time_steps, training=False):
+        def actions_and_log_probs(time_steps, training=False, draw=None):
             policy = agent._train_policy if training else agent._policy
             state = policy.get_initial_state(step_noise.shape[1])
             return sample(policy.distribution(time_steps, state).action)
