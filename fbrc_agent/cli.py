@@ -3,13 +3,15 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Callable, Optional
 
-from fbrc_agent.errors import InputError
+from fbrc_agent import faults, interruption
+from fbrc_agent.errors import BadNumbersError, InputError
 
 
 def _gin_search_paths() -> list[str]:
@@ -79,17 +81,31 @@ def _run(name: str, description: str, add_flags: Callable, body: Callable) -> in
     flags = parser.parse_args()
     _quiet_libraries()
     try:
-        body(flags)
+        with interruption.handlers():
+            body(flags)
         return 0
-    except KeyboardInterrupt:
-        then = "starts over" if name in ("collect", "benchmark") else "continues"
-        print(f"\n{name}: interrupted; the same command {then}.", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as error:  # InputError, and what a constructor refuses.
+    except KeyboardInterrupt as error:
+        number = getattr(error, "number", signal.SIGINT)
+        what = "interrupted" if number == signal.SIGINT else "terminated"
+        then = "continues" if name == "train" else "starts over"
+        print(f"\n{name}: {what}; the same command {then}.", file=sys.stderr)
+        return 128 + number
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
         if flags.debug:
             traceback.print_exc()
-        print(f"{name}: {_one_line(error)}", file=sys.stderr)
-        return 2
+        print(f"{name}: {sentence}", file=sys.stderr)
+        return 3 if isinstance(error, BadNumbersError) else 2
+
+
+def _sentence(error: Exception) -> Optional[str]:
+    """Returns what the user can do something about; None for a mistake of this program."""
+    fault = None if isinstance(error, InputError) else faults.sentence(error)
+    if fault is None and isinstance(error, (ValueError, OSError, BadNumbersError)):
+        return _one_line(error)  # ValueError is what a constructor refuses.
+    return fault
 
 
 def _quiet_libraries() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from typing import Any, Optional
 
 import gin
@@ -158,6 +159,8 @@ def _read_operative_config(root_dir: str) -> str:
 
 def _sections(config: str) -> dict[str, dict[str, str]]:
     """Returns the lines of a configuration that gin wrote, by heading and name."""
+    # gin rules a heading off with a line of the full length.
+    config = re.sub(r"^# =+$", "# " + "=" * 78, config, flags=re.MULTILINE)
     paragraphs = [text.strip().splitlines() for text in config.split("\n\n") if text.strip()]
     return {
         heading: {line.split(" = ")[0]: line for line in lines} for heading, *lines in paragraphs

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import sys
 import time
 from typing import Any, Optional
 
@@ -90,6 +91,10 @@ class StageLog:
                     tf.summary.scalar(name, value, step=step)
         if score is not None:
             self._bar.set_postfix_str(score)
+
+    def warn(self, text: str) -> None:
+        """Writes a warning to the terminal, above the bar."""
+        self._bar.write(f"warning: {text}", file=sys.stderr)
 
     def close(self) -> None:
         """Closes the bar and the summaries."""

@@ -1,6 +1,8 @@
 """One stage of a run: trains an agent with TF-Agents' Learner, logs, evaluates, checkpoints."""
 
+import contextlib
 import functools
+import signal
 from typing import Any, Callable, Optional
 
 import numpy as np
@@ -10,14 +12,21 @@ from tf_agents.policies import greedy_policy
 from tf_agents.train import learner
 from tf_agents.utils import common
 
-from fbrc_agent import d4rl, dataset, environments, offline_data, run_directory, run_log
+from fbrc_agent import (
+    bad_numbers,
+    d4rl,
+    dataset,
+    environments,
+    interruption,
+    offline_data,
+    pace,
+    run_directory,
+    run_log,
+)
 from fbrc_agent import evaluate as evaluation
 from fbrc_agent import strategy as strategies
 from fbrc_agent.errors import InputError
 
-# Updates per call of the Learner: short enough for a live progress bar, long enough that the call
-# costs nothing beside them.
-_UPDATES_PER_CALL = 100
 # Evaluations of one run start from the same states, so that its curve compares policies.
 _EVALUATION_SEED = 1000
 
@@ -56,18 +65,28 @@ def run_stage(
 
     Returns:
       The stage's entry of result.json.
+
+    Raises:
+      interruption.Interruption: If a signal asked for it, after saving a checkpoint.
     """
     train_step = agent.train_step_counter
-    monitor_batch = next(iter(dataset.make_tf_dataset(offline, batch_size, seed)))[0]
+    monitor_batch = dataset.first_batch(offline, batch_size, seed)
     measure = common.function(functools.partial(_measure, agent))
+    watch = bad_numbers.Watch(agent, stage, offline)
 
     def write_metrics(step: int) -> None:
-        log.write(step, {k: float(v) for k, v in measure(monitor_batch).items()})
+        scalars = {k: float(v) for k, v in measure(monitor_batch).items()}
+        log.write(step, scalars)
+        warning = watch.check_losses(step, scalars)
+        if warning is not None:
+            log.warn(warning)
 
     def write_evaluation(step: int) -> None:
-        scores = evaluate(agent, stage)
-        if scores is not None:
-            log.write(step, scores, _score_text(scores))
+        # One that is interrupted is made up for when the run goes on.
+        with contextlib.suppress(interruption.Interruption):
+            scores = evaluate(agent, stage)
+            if scores is not None:
+                log.write(step, scores, _score_text(scores))
 
     stage_learner = learner.Learner(
         learner_dir,
@@ -83,6 +102,7 @@ def run_stage(
     triggers = [
         _every(log_interval, write_metrics),
         _every(eval_interval, write_evaluation),
+        _every(checkpoint_interval, watch.check_weights),
         save_checkpoint,
     ]
     step = int(train_step.numpy())
@@ -97,22 +117,41 @@ def run_stage(
         )
     )
     intervals = [i for i in (log_interval, eval_interval, checkpoint_interval) if i > 0]
-    try:
-        while step < num_steps:
+    calls = pace.Pace(strategies.num_workers(strategy))
+    any_worker = strategies.any_worker(strategy)
+    is_stopping = False
+    with contextlib.ExitStack() as stack:
+        stack.callback(log.close)
+        is_due = step > 0 and eval_interval > 0 and step % eval_interval == 0
+        if is_due and not _has_scores(log, step):
+            write_evaluation(step)
+        while step < num_steps and not is_stopping:
             boundaries = [i - step % i for i in intervals]
-            updates = min(_UPDATES_PER_CALL, num_steps - step, *boundaries)
+            updates = min(calls.updates, num_steps - step, *boundaries)
+            seconds = log.seconds
             log.start_clock()
-            stage_learner.run(iterations=updates, iterator=batches)
+            try:
+                stage_learner.run(iterations=updates, iterator=batches)
+            except tf.errors.InvalidArgumentError as error:
+                if not bad_numbers.is_failed_check(error):
+                    raise
+                raise watch.explain(error, int(train_step.numpy())) from error
             log.stop_clock()
+            if calls.is_first:  # Until now there was only tracing, which a signal may cut short.
+                stack.enter_context(interruption.deferred())
+            calls.took(updates, log.seconds - seconds)
             step += updates
             for trigger in triggers:
                 trigger(step)
             log.advance(step)
-        if not log.records or log.records[-1]["step"] < step or "returns" not in log.records[-1]:
+            is_stopping = any_worker(interruption.requested() is not None)
+        if not is_stopping and not _has_scores(log, step):
             write_evaluation(step)
+            is_stopping = any_worker(interruption.requested() is not None)
+        watch.check_weights(step)
         save_checkpoint(step, force_trigger=True)
-    finally:
-        log.close()
+        if is_stopping:
+            raise interruption.Interruption(interruption.requested() or signal.SIGTERM)
     return _stage_result(log, step)
 
 
@@ -138,6 +177,10 @@ def _measure(agent: tf_agent.TFAgent, experience: Any) -> dict[str, tf.Tensor]:
     else:
         scalars["alpha"] = agent.alpha
     return scalars
+
+
+def _has_scores(log: run_log.StageLog, step: int) -> bool:
+    return any(record["step"] == step and "returns" in record for record in log.records)
 
 
 def _stage_result(log: run_log.StageLog, step: int) -> dict[str, Any]:

@@ -139,3 +139,11 @@ def test_shortened_setting_overrides_the_full_one(name, task, data):
     assert [gin.query_parameter(f"%{macro}") for macro in ("TASK", "DATA")] == [task, data]
     assert gin.query_parameter("%FBRC_STEPS") < 1_000_000
     assert gin.query_parameter("FbrcAgent.reward_bonus") == 5.0
+
+
+def test_the_operative_config_is_for_reading(tiny_run):
+    lines = (tiny_run / "operative_config.gin").read_text().splitlines()
+    assert max(map(len, lines)) < 300
+    assert (
+        sum(line.startswith("# ==") for line in lines) == sum("Parameters" in x for x in lines) + 1
+    )
