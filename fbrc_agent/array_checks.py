@@ -1,6 +1,7 @@
 """Checks of arrays that a user gave, each with an error that names the array, row and value."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
 import numpy as np
@@ -15,6 +16,12 @@ MATRICES = ("observations", "actions", "next_observations")
 # Actions this far outside their bounds (relative to bounds above 1) are float32 rounding; they are
 # clipped. Anything farther is an error.
 _BOUND_TOLERANCE = 1e-6
+
+# Arrays are checked in pieces of about this size, which stay in the cache of a core.
+PIECE_BYTES = 2**20
+
+# TensorFlow shares the memory of an array that begins at a multiple of this; it copies others.
+_ALIGNMENT = 64
 
 
 def to_array(source: str, key: str, value: Any) -> np.ndarray:
@@ -52,15 +59,16 @@ def check_lengths(source: str, arrays: Mapping[str, Any]) -> None:
         raise InputError(f"{source}: is empty; it must have at least one transition.")
 
 
-def check_finite(source: str, key: str, array: np.ndarray) -> None:
-    """No NaN or Inf."""
-    finite = np.isfinite(array)
-    if not finite.all():
-        index = np.unravel_index(int(finite.argmin()), array.shape)
-        raise InputError(
-            f"{source}: {key} has {array[index]} in row {int(index[0])}; every value "
-            "must be a finite float32."
-        )
+def check_finite(source: str, key: str, array: np.ndarray, first_row: int = 0) -> None:
+    """No NaN or Inf in rows of which the first has the number `first_row`."""
+    for start, piece in _pieces(array):
+        finite = np.isfinite(piece)
+        if not finite.all():
+            index = np.unravel_index(int(finite.argmin()), piece.shape)
+            raise InputError(
+                f"{source}: {key} has {piece[index]} in row {first_row + start + int(index[0])}; "
+                "every value must be a finite float32."
+            )
 
 
 def resolve_bounds(
@@ -88,28 +96,56 @@ def resolve_bounds(
     return minimum, maximum
 
 
-def clip_actions(
-    source: str, actions: np.ndarray, minimum: np.ndarray, maximum: np.ndarray
-) -> np.ndarray:
-    """Actions inside their bounds: clips what is rounding, refuses what is more."""
-    if (actions >= minimum).all() and (actions <= maximum).all():
-        return actions
+def check_actions(
+    source: str,
+    actions: np.ndarray,
+    minimum: np.ndarray,
+    maximum: np.ndarray,
+    first_row: int = 0,
+) -> bool:
+    """Refuses finite actions outside their bounds; whether there is rounding left to clip."""
+    is_rounded = False
     low = minimum - _BOUND_TOLERANCE * np.maximum(1.0, np.abs(minimum))
     high = maximum + _BOUND_TOLERANCE * np.maximum(1.0, np.abs(maximum))
-    outside = ((actions < low) | (actions > high)).any(axis=1)
-    if outside.any():
-        row = int(outside.argmax())
-        raise InputError(
-            f"{source}: actions has {actions[row].tolist()} in row {row}, outside the "
-            f"bounds {minimum.tolist()} to {maximum.tolist()}; pass action_bounds="
-            "(minimum, maximum) if these are not the bounds of the environment."
-        )
-    return np.clip(actions, minimum, maximum)
+    for start, piece in _pieces(actions):
+        if piece.min() >= minimum.max() and piece.max() <= maximum.min():
+            continue  # The usual case, in a tenth of the time of what follows.
+        if (piece >= minimum).all() and (piece <= maximum).all():
+            continue
+        is_rounded = True
+        outside = ((piece < low) | (piece > high)).any(axis=1)
+        if outside.any():
+            row = int(outside.argmax())
+            raise InputError(
+                f"{source}: actions has {piece[row].tolist()} in row {first_row + start + row}, "
+                f"outside the bounds {minimum.tolist()} to {maximum.tolist()}; pass action_bounds="
+                "(minimum, maximum) if these are not the bounds of the environment."
+            )
+    return is_rounded
+
+
+def _pieces(array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of the first row, rows) of consecutive pieces."""
+    rows = max(1, PIECE_BYTES // (array.itemsize * math.prod(array.shape[1:])))
+    for start in range(0, len(array), rows):
+        yield start, array[start : start + rows]
+
+
+def empty_float32(shape: tuple[int, ...]) -> np.ndarray:
+    """An uninitialized array of which TensorFlow can share the memory."""
+    size = 4 * math.prod(shape)
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(np.float32).reshape(shape)
 
 
 def as_float32(array: np.ndarray) -> np.ndarray:
     """A read-only, row-major float32 view, or copy where the array is not that already."""
-    with np.errstate(over="ignore"):  # Too large a value becomes Inf, which the checks refuse.
-        view = np.ascontiguousarray(array, np.float32).view()
+    if array.dtype == np.float32 and array.flags.c_contiguous:
+        view = array.view()
+    else:
+        view = empty_float32(array.shape)
+        with np.errstate(over="ignore"):  # Too large a value becomes Inf, which the checks refuse.
+            view[...] = array
     view.flags.writeable = False
     return view

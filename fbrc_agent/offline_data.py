@@ -19,13 +19,13 @@ from fbrc_agent import d4rl
 from fbrc_agent.array_checks import (
     ActionBounds,
     as_float32,
+    check_actions,
     check_finite,
     check_lengths,
-    clip_actions,
     resolve_bounds,
     to_array,
 )
-from fbrc_agent.d4rl_file import read_d4rl_hdf5, save_d4rl_hdf5
+from fbrc_agent.d4rl_file import open_d4rl_hdf5, save_d4rl_hdf5, select_rows
 from fbrc_agent.errors import InputError
 
 EMBEDDED_PREFIX = "embedded:"
@@ -91,7 +91,8 @@ class OfflineData:
             source: Name used in messages and records.
 
         Returns:
-            The data. Arrays that already are float32 and row-major are shared, not copied.
+            The data. Arrays that already are float32 and row-major are shared, not copied; do not
+            change them as long as the data is in use.
 
         Raises:
             InputError: If an array has a wrong rank, length or type, holds NaN or Inf, or an action
@@ -122,7 +123,8 @@ class OfflineData:
                 "discounts lie in [0, 1]."
             )
         minimum, maximum = resolve_bounds(source, arrays["actions"].shape[1], action_bounds)
-        arrays["actions"] = as_float32(clip_actions(source, arrays["actions"], minimum, maximum))
+        if check_actions(source, arrays["actions"], minimum, maximum):
+            arrays["actions"] = as_float32(np.clip(arrays["actions"], minimum, maximum))
         returns = to_array(
             source, "episode_returns", np.zeros([0]) if episode_returns is None else episode_returns
         )
@@ -207,34 +209,37 @@ def load_dataset(
         InputError: If there is no such file or task, or the file is not usable.
     """
     path = _find_file(source)
-    columns, attributes = read_d4rl_hdf5(path)
-    if action_bounds is None:
-        action_bounds = _recorded_bounds(path, attributes)
-    rewards, terminals = columns["rewards"], columns["terminals"]
-    timeouts = columns.get("timeouts")
-    if timeouts is None:
-        timeouts = _infer_timeouts(terminals, _episode_limit(path, max_episode_steps, attributes))
-    keep = ~timeouts[:-1]
-    if not keep.any():
-        raise InputError(
-            f"{path}: has no usable transition; it needs two consecutive rows of an "
-            f"episode, but has {len(rewards)} rows, {int(timeouts.sum())} of them "
-            "cut by a time limit."
+    with open_d4rl_hdf5(path) as file:
+        if action_bounds is None:
+            action_bounds = _recorded_bounds(path, file.attributes)
+        minimum, maximum = resolve_bounds(path, file.shapes["actions"][1], action_bounds)
+        terminals = file.read_vector("terminals")
+        if "timeouts" in file.shapes:
+            timeouts = file.read_vector("timeouts")
+        else:
+            limit = _episode_limit(path, max_episode_steps, file.attributes)
+            timeouts = _infer_timeouts(terminals, limit)
+        keep = ~timeouts
+        keep[-1] = False
+        if not keep.any():
+            raise InputError(
+                f"{path}: has no usable transition; it needs two consecutive rows of an "
+                f"episode, but has {len(timeouts)} rows, {int(timeouts.sum())} of them "
+                "cut by a time limit."
+            )
+        rewards = file.read_vector("rewards")
+        observations, next_observations = file.read_observations(keep)
+        return OfflineData(
+            observations=as_float32(observations),
+            actions=as_float32(file.read_actions(keep, minimum, maximum)),
+            rewards=as_float32(select_rows(rewards, keep)),
+            next_observations=as_float32(next_observations),
+            discounts=as_float32(~terminals[keep]),
+            episode_returns=as_float32(_episode_returns(rewards, terminals | timeouts)),
+            action_minimum=minimum,
+            action_maximum=maximum,
+            source=source,
         )
-    minimum, maximum = resolve_bounds(path, columns["actions"].shape[1], action_bounds)
-    actions = clip_actions(path, columns["actions"], minimum, maximum)
-    observations = columns["observations"]
-    return OfflineData(
-        observations=as_float32(_select(observations[:-1], keep)),
-        actions=as_float32(_select(actions[:-1], keep)),
-        rewards=as_float32(_select(rewards[:-1], keep)),
-        next_observations=as_float32(_select(observations[1:], keep)),
-        discounts=as_float32(~_select(terminals[:-1], keep)),
-        episode_returns=as_float32(_episode_returns(rewards, terminals | timeouts)),
-        action_minimum=minimum,
-        action_maximum=maximum,
-        source=source,
-    )
 
 
 def _find_file(source: str) -> str:
@@ -307,11 +312,6 @@ def _infer_timeouts(terminals: np.ndarray, limit: int) -> np.ndarray:
         timeouts[start + limit - 1 - count : end : limit] = True
         start, count = end, int(not timeouts[end - 1])
     return timeouts
-
-
-def _select(array: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """Rows to keep; a view where that is all of them."""
-    return array if keep.all() else array[keep]
 
 
 def _episode_returns(rewards: np.ndarray, ends: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tracemalloc
 
 import h5py
 import numpy as np
@@ -37,6 +38,9 @@ def qlearning_dataset():
         yield d4rl_package.qlearning_dataset
         for name in [name for name in sys.modules if name.split(".")[0] == "d4rl"]:
             del sys.modules[name]
+
+
+ARRAY_NAMES = ("observations", "actions", "rewards", "next_observations", "discounts")
 
 
 class FakeEnvironment:
@@ -189,6 +193,39 @@ def test_arrays_are_float32_row_major_and_read_only(tmp_path, timeout_rows):
         assert not array.flags.writeable, name
 
 
+# 87381 rows of observations are a block where the file has no chunks, 88000 with these chunks.
+@pytest.mark.parametrize("chunk_rows", [None, 1000])
+def test_transitions_of_a_file_of_two_blocks_are_those_of_d4rl(
+    tmp_path, qlearning_dataset, chunk_rows
+):
+    rows = np.random.default_rng(0).permutation(100_000)
+    columns = make_columns(rows[:30], [*rows[20:60], 87380, 88000], num_rows=100_000)
+    path = write(tmp_path / "file.hdf5", columns)
+    if chunk_rows:
+        with h5py.File(path, "w") as file:
+            for key, value in columns.items():
+                file.create_dataset(key, data=value, chunks=(chunk_rows,) + (1,) * (value.ndim - 1))
+    data = offline_data.load_dataset(path)
+    assert_same_transitions(data, qlearning_dataset(FakeEnvironment(columns, None)))
+
+
+def test_loading_takes_little_more_memory_than_the_transitions(tmp_path):
+    columns = make_columns([], range(999, 300_000, 1000), num_rows=300_000)
+    path = write(tmp_path / "file.hdf5", columns)
+    tracemalloc.start()
+    try:
+        data = offline_data.load_dataset(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * sum(getattr(data, name).nbytes for name in ARRAY_NAMES)
+
+
+def test_arrays_are_aligned_as_those_of_tensorflow(tmp_path):
+    data = offline_data.load_dataset(write(tmp_path / "file.hdf5", make_columns([3], [6])))
+    assert [getattr(data, name).ctypes.data % 64 for name in ARRAY_NAMES] == [0] * 5
+
+
 def test_no_complete_episode_means_no_returns(tmp_path):
     data = offline_data.load_dataset(write(tmp_path / "file.hdf5", make_columns()))
     assert data.episode_returns.shape == (0,)
@@ -331,6 +368,24 @@ def test_value_that_is_not_finite_is_an_input_error(tmp_path, key, value):
         offline_data.load_dataset(write(tmp_path / "file.hdf5", columns))
 
 
+@pytest.mark.parametrize(
+    "key, value, message",
+    [("observations", np.nan, "nan in row"), ("actions", 1.5, "1.5.* in row")],
+)
+def test_error_in_a_later_block_names_the_row_of_the_file(tmp_path, key, value, message):
+    columns = make_columns(num_rows=200_000)
+    columns[key][150_000] = value
+    with pytest.raises(InputError, match=f"{key} has .*{message} 150000"):
+        offline_data.load_dataset(write(tmp_path / "file.hdf5", columns))
+
+
+def test_row_that_is_left_out_is_checked(tmp_path):
+    columns = make_columns([], [9])
+    columns["actions"][9] = 1.5
+    with pytest.raises(InputError, match="in row 9"):
+        offline_data.load_dataset(write(tmp_path / "file.hdf5", columns))
+
+
 def test_value_beyond_float32_is_an_input_error(tmp_path):
     columns = make_columns(dtype=np.float64)
     columns["rewards"][2] = 1e300
@@ -434,6 +489,7 @@ def test_action_outside_its_bounds_by_rounding_is_clipped(tmp_path):
     columns["actions"][4] = [1.0 + 5e-7, -1.0 - 5e-7]
     data = offline_data.load_dataset(write(tmp_path / "file.hdf5", columns))
     np.testing.assert_array_equal(data.actions[4], [1, -1])
+    np.testing.assert_array_equal(data.actions[5:], columns["actions"][5:9])
 
 
 @pytest.mark.parametrize(
@@ -508,6 +564,14 @@ def test_from_arrays_takes_bounds_returns_and_source():
 def test_from_arrays_validates(key, value, message):
     with pytest.raises(InputError, match=f"arrays: .*{message}"):
         offline_data.OfflineData.from_arrays(**{**make_arrays(), key: value})
+
+
+@pytest.mark.parametrize("key, value", [("observations", np.inf), ("actions", 1.5)])
+def test_from_arrays_names_a_row_far_down(key, value):
+    arrays = {name: np.tile(array.T, 60_000).T for name, array in make_arrays().items()}
+    arrays[key][270_000] = value
+    with pytest.raises(InputError, match=f"arrays: {key} has .*{value}.* in row 270000"):
+        offline_data.OfflineData.from_arrays(**arrays)
 
 
 def test_from_arrays_accepts_empty_episode_returns_only():
