@@ -53,7 +53,8 @@ def make_tf_dataset(
             order, for each batch. None for whole batches.
 
     Returns:
-        Dataset of `(experience, ())`, what TF-Agents' `Learner` iterates over. `experience` is a
+        Dataset of `(experience, ())`, what TF-Agents' `Learner` iterates over. It shares the memory
+        of arrays that `load_dataset` read; of those of others it has a copy. `experience` is a
         `Trajectory` [B / R, 2, ...]: frame 0 is the transition's first step with its action, reward
         and discount, frame 1 holds the next observation. The action and reward of frame 1 are zeros
         that no agent reads.
@@ -62,27 +63,13 @@ def make_tf_dataset(
         InputError: If an argument is out of its range.
     """
     size = data.num_transitions
-    _check_integer("batch_size", batch_size, 1, size, ", the number of transitions")
-    _check_integer("seed", seed, 0, 2**31 - 1)
-    _check_integer("start", start, 0, 2**62 // batch_size)
     context = input_context or tf.distribute.InputContext()
     num_shards = context.num_replicas_in_sync
-    if batch_size % num_shards:
-        raise InputError(
-            f"batch_size is {batch_size}; under a strategy of {num_shards} replicas it must be a "
-            f"multiple of {num_shards}, so that each gets the same share of a batch."
-        )
+    check_batches(data, batch_size, seed, start, num_shards)
     with tf.device("/CPU:0"):  # Where tf.data runs.
-        arrays = tuple(
-            tf.constant(array)
-            for array in (
-                data.observations,
-                data.actions,
-                data.rewards,
-                data.next_observations,
-                data.discounts,
-            )
-        )
+        # Not `tf.constant`, which copies, and twice. An op shares the memory of a NumPy array that
+        # is aligned as TensorFlow's tensors are and copies it once where it is not.
+        arrays = tuple(tf.raw_ops.Identity(input=array) for array in _arrays(data))
 
     # A strategy hands what a worker's dataset yields to the worker's replicas in turn.
     num_local = num_shards // context.num_input_pipelines
@@ -94,7 +81,68 @@ def make_tf_dataset(
         return _to_trajectory(*(tf.gather(array, rows) for array in arrays)), ()
 
     dataset = tf.data.Dataset.counter(start=start * num_local, dtype=tf.int64)
-    return dataset.map(make_shard).prefetch(_PREFETCHED_BATCHES * num_local)
+    # A rewrite of the pipeline would copy the arrays into its graph; the parallel map is what it
+    # would bring.
+    options = tf.data.Options()
+    options.experimental_optimization.apply_default_optimizations = False
+    dataset = dataset.map(make_shard, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return dataset.prefetch(_PREFETCHED_BATCHES * num_local).with_options(options)
+
+
+def first_batch(data: OfflineData, batch_size: int, seed: int) -> trajectory.Trajectory:
+    """The first batch of `make_tf_dataset`, without a dataset.
+
+    Args:
+        data: As of `make_tf_dataset`.
+        batch_size: As of `make_tf_dataset`.
+        seed: As of `make_tf_dataset`.
+
+    Returns:
+        `Trajectory` [B, 2, ...], as `make_tf_dataset` yields it.
+
+    Raises:
+        InputError: If an argument is out of its range.
+    """
+    check_batches(data, batch_size, seed)
+    with tf.device("/CPU:0"):
+        index = tf.constant(0, tf.int64)
+        rows = _sample_rows(index, batch_size, data.num_transitions, seed).numpy()
+        return _to_trajectory(*(tf.constant(array[rows]) for array in _arrays(data)))
+
+
+def check_batches(
+    data: OfflineData, batch_size: int, seed: int, start: int = 0, num_replicas: int = 1
+) -> None:
+    """Refuses what `make_tf_dataset` would refuse, without making a dataset.
+
+    Args:
+        data: As of `make_tf_dataset`.
+        batch_size: As of `make_tf_dataset`.
+        seed: As of `make_tf_dataset`.
+        start: As of `make_tf_dataset`.
+        num_replicas: R.
+
+    Raises:
+        InputError: If an argument is out of its range.
+    """
+    _check_integer("batch_size", batch_size, 1, data.num_transitions, ", the number of transitions")
+    _check_integer("seed", seed, 0, 2**31 - 1)
+    _check_integer("start", start, 0, 2**62 // batch_size)
+    if batch_size % num_replicas:
+        raise InputError(
+            f"batch_size is {batch_size}; under a strategy of {num_replicas} replicas it must be a "
+            f"multiple of {num_replicas}, so that each gets the same share of a batch."
+        )
+
+
+def _arrays(data: OfflineData) -> tuple[np.ndarray, ...]:
+    return (
+        data.observations,
+        data.actions,
+        data.rewards,
+        data.next_observations,
+        data.discounts,
+    )
 
 
 def _sample_rows(batch_index: tf.Tensor, batch_size: int, size: int, seed: int) -> tf.Tensor:

@@ -10,7 +10,7 @@ from tf_agents.train.utils import train_utils
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import nest_utils
 
-from fbrc_agent import dataset, offline_data
+from fbrc_agent import array_checks, dataset, offline_data
 from fbrc_agent.errors import InputError
 
 
@@ -116,6 +116,45 @@ def test_step_types_mark_the_terminal_transitions():
     np.testing.assert_array_equal(batch.step_type[:, 1], expected)
 
 
+def make_shifted(data, shift):
+    """The same transitions in arrays that begin `shift` numbers after where TensorFlow's do."""
+    arrays = {}
+    for name in ("observations", "actions", "rewards", "next_observations", "discounts"):
+        array = getattr(data, name)
+        memory = array_checks.empty_float32((array.size + shift,))
+        arrays[name] = memory[shift:].reshape(array.shape)
+        arrays[name][...] = array
+    bounds = (data.action_minimum, data.action_maximum)
+    return offline_data.OfflineData.from_arrays(**arrays, action_bounds=bounds), arrays
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_batches_do_not_depend_on_where_the_arrays_begin(shift):
+    data = make_data(200)
+    expected = take(dataset.make_tf_dataset(data, 50, seed=0), 4)
+    shifted = dataset.make_tf_dataset(make_shifted(data, shift)[0], 50, seed=0)
+    tf.nest.map_structure(np.testing.assert_array_equal, take(shifted, 4), expected)
+
+
+def test_aligned_arrays_are_not_copied():
+    data, arrays = make_shifted(make_data(200), 0)
+    iterator = iter(dataset.make_tf_dataset(data, 50, seed=0))
+    for array in arrays.values():
+        array[...] = 0.5
+    batch, _ = next(iterator)
+    for value in (batch.action, batch.reward, batch.discount):
+        np.testing.assert_array_equal(value[:, 0], np.full_like(value[:, 0], 0.5))
+    np.testing.assert_array_equal(batch.observation, np.full([50, 2, 3], 0.5))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 200])
+def test_first_batch_is_that_of_the_dataset(batch_size):
+    data = make_data(200)
+    expected = take(dataset.make_tf_dataset(data, batch_size, seed=3), 1)[0]
+    batch = dataset.first_batch(data, batch_size, seed=3)
+    tf.nest.map_structure(np.testing.assert_array_equal, batch, expected)
+
+
 def test_shapes_are_static():
     experience, rest = dataset.make_tf_dataset(make_data(), 4, seed=0).element_spec
     assert rest == ()
@@ -146,6 +185,8 @@ def test_argument_out_of_range_is_an_input_error(argument, value, message):
     arguments = {"batch_size": 4, "seed": 0, "start": 0, argument: value}
     with pytest.raises(InputError, match=message):
         dataset.make_tf_dataset(make_data(), **arguments)
+    with pytest.raises(InputError, match=message):
+        dataset.check_batches(make_data(), **arguments)
 
 
 # Shards for a strategy: a worker's dataset yields the shards of its replicas in turn.
@@ -185,6 +226,8 @@ def test_batch_that_cannot_be_split_evenly_is_an_input_error():
     context = tf.distribute.InputContext(num_replicas_in_sync=3)
     with pytest.raises(InputError, match="batch_size is 4; under a strategy of 3 replicas .* of 3"):
         dataset.make_tf_dataset(make_data(), 4, 0, input_context=context)
+    with pytest.raises(InputError, match="batch_size is 4; under a strategy of 3 replicas .* of 3"):
+        dataset.check_batches(make_data(), 4, 0, num_replicas=3)
 
 
 # TF-Agents' own agent and learner.
