@@ -1,0 +1,288 @@
+"""Checkpoints: a damaged one is moved aside for the newest whole one, a foreign one is refused."""
+
+import json
+import os
+import re
+import shutil
+
+import pytest
+import tensorflow as tf
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import time_step as ts
+from tf_agents.utils import common
+
+from fbrc_agent import behavior_agent, behavior_network, checkpoints
+from fbrc_agent.errors import InputError
+
+IDENTITY = {"stage": "behavior", "task": "Pendulum-v1", "seed": 0, "data checksum": "abc"}
+DATA, INDEX, MANIFEST = "data-00000-of-00001", "index", "manifest.json"
+
+
+def make_agent(fc_layer_params=(8,), observation_size=3):
+    observation = tf.TensorSpec([observation_size], tf.float32)
+    action = tensor_spec.BoundedTensorSpec([1], tf.float32, -2.0, 2.0)
+    return behavior_agent.BehaviorAgent(
+        ts.time_step_spec(observation),
+        action,
+        behavior_network.MixtureBehaviorNetwork(
+            observation, action, fc_layer_params=fc_layer_params
+        ),
+        tf.keras.optimizers.Adam(1e-3),
+        tf.keras.optimizers.Adam(1e-3),
+        train_step_counter=tf.Variable(0, dtype=tf.int64),
+    )
+
+
+def make_learner(directory, agent, keep=3):
+    """Returns what restores and saves as TF-Agents' Learner does, without its training."""
+    step = agent.train_step_counter
+    checkpointer = common.Checkpointer(
+        str(directory), max_to_keep=keep + 1, agent=agent, train_step=step
+    )
+    checkpointer.initialize_or_restore()
+
+    def save(value, force_trigger=False):
+        step.assign(value)
+        agent._behavior_network.variables[0].assign_add(
+            tf.ones_like(agent._behavior_network.variables[0])
+        )
+        checkpointer.save(step)
+
+    return checkpoints.sealing(save, str(directory), IDENTITY, keep)
+
+
+def restored_step(directory):
+    """Returns the step that a Learner made after `prepare` goes on from."""
+    agent = make_agent()
+    checkpoints.prepare(str(directory), agent, IDENTITY)
+    make_learner(directory, agent)
+    return int(agent.train_step_counter.numpy())
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("saved") / "checkpoints"
+    trigger = make_learner(directory, make_agent())
+    for step in (10, 20, 30, 40):
+        trigger(step)
+    return directory
+
+
+@pytest.fixture
+def directory(saved, tmp_path):
+    """A copy of a directory with the checkpoints 20, 30 and 40."""
+    return shutil.copytree(saved, tmp_path / "checkpoints")
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+
+
+DAMAGES = {"truncated": truncate, "flipped": flip_byte, "deleted": os.remove}
+
+
+def read_files(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+# What is kept.
+
+
+def test_last_checkpoints_are_kept_with_their_manifests(saved):
+    assert {path.name for path in saved.iterdir()} == {
+        "checkpoint",
+        *(f"ckpt-{step}.{kind}" for step in (20, 30, 40) for kind in (DATA, INDEX, MANIFEST)),
+    }
+
+
+def test_manifest_says_what_the_checkpoint_is(saved):
+    manifest = json.loads((saved / f"ckpt-40.{MANIFEST}").read_text())
+    assert manifest["step"] == 40
+    assert manifest["identity"] == IDENTITY
+    assert set(manifest["files"]) == {f"ckpt-40.{DATA}", f"ckpt-40.{INDEX}"}
+    kernel = "agent/_behavior_network/_encoder/_postprocessing_layers/1/kernel"
+    assert manifest["variables"][f"{kernel}/.ATTRIBUTES/VARIABLE_VALUE"] == [3, 8]
+
+
+def test_whole_checkpoint_is_restored_without_a_word(directory, capsys):
+    before = read_files(directory)
+    assert restored_step(directory) == 40
+    after = read_files(directory)
+    before.pop("checkpoint"), after.pop("checkpoint")
+    assert after == before
+    assert capsys.readouterr().err == ""
+
+
+def test_resumed_run_keeps_as_many(directory):
+    agent = make_agent()
+    checkpoints.prepare(str(directory), agent, IDENTITY)
+    trigger = make_learner(directory, agent, keep=2)
+    trigger(50)
+    assert sorted(directory.glob("*.index")) == [
+        directory / "ckpt-40.index",
+        directory / "ckpt-50.index",
+    ]
+
+
+def test_fresh_directory_needs_nothing(tmp_path):
+    checkpoints.prepare(str(tmp_path / "none"), make_agent(), IDENTITY)
+    assert not (tmp_path / "none").exists()
+
+
+# Damage.
+
+
+@pytest.mark.parametrize("kind", [DATA, INDEX])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_checkpoint_is_moved_aside_for_the_one_before(directory, capsys, damage, kind):
+    DAMAGES[damage](directory / f"ckpt-40.{kind}")
+    assert restored_step(directory) == 30
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(str(directory / f"ckpt-40.{kind}"))
+    assert "going on from ckpt-30" in lines[0]
+    assert not list(directory.glob("ckpt-40.*"))
+    assert list(directory.glob("damaged-ckpt-40.*"))
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        ("truncated", r"has \d+ bytes, not \d+"),
+        ("flipped", "its bytes are not those that were saved"),
+        ("deleted", "is missing"),
+    ],
+)
+def test_message_says_what_is_wrong(directory, capsys, damage, words):
+    DAMAGES[damage](directory / f"ckpt-40.{DATA}")
+    checkpoints.prepare(str(directory), make_agent(), IDENTITY)
+    assert re.search(words, capsys.readouterr().err)
+
+
+def test_two_damaged_checkpoints_lead_to_the_third(directory, capsys):
+    flip_byte(directory / f"ckpt-40.{DATA}")
+    truncate(directory / f"ckpt-30.{INDEX}")
+    assert restored_step(directory) == 20
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_newest_checkpoint_of_which_nothing_is_left_is_named(directory, capsys):
+    for path in directory.glob("ckpt-40.*"):
+        path.unlink()
+    assert restored_step(directory) == 30
+    assert "ckpt-40.index is missing" in capsys.readouterr().err
+
+
+def test_checkpoint_damaged_twice_is_kept_twice(directory):
+    for _ in range(2):
+        flip_byte(directory / f"ckpt-40.{DATA}")
+        agent = make_agent()
+        checkpoints.prepare(str(directory), agent, IDENTITY)
+        make_learner(directory, agent)(40)
+    assert (directory / f"damaged-ckpt-40.{DATA}").exists()
+    assert (directory / f"damaged-2-ckpt-40.{DATA}").exists()
+
+
+def test_nothing_whole_is_refused_and_left_alone(directory):
+    for path in directory.glob(f"*.{DATA}"):
+        flip_byte(path)
+    before = read_files(directory)
+    with pytest.raises(InputError, match="No checkpoint in .* is whole .*ckpt-40.*ckpt-20"):
+        checkpoints.prepare(str(directory), make_agent(), IDENTITY)
+    assert read_files(directory) == before
+
+
+@pytest.mark.parametrize("content", ["", "\0\xff", 'model_checkpoint_path: "ckpt-10"\n', None])
+def test_damaged_state_file_is_no_obstacle(directory, content):
+    state = directory / "checkpoint"
+    state.unlink() if content is None else state.write_text(content, encoding="latin-1")
+    assert restored_step(directory) == 40
+
+
+def test_reader_passes_over_a_damaged_checkpoint_and_changes_nothing(directory, capsys):
+    flip_byte(directory / f"ckpt-40.{DATA}")
+    before = read_files(directory)
+    assert checkpoints.newest_valid(str(directory)) == str(directory / "ckpt-30")
+    assert read_files(directory) == before
+    assert "ckpt-30 is used instead" in capsys.readouterr().err
+
+
+# A process killed between the steps of a save.
+
+
+def test_unsealed_checkpoint_is_read_and_sealed(directory):
+    (directory / f"ckpt-40.{MANIFEST}").unlink()
+    assert restored_step(directory) == 40
+    assert json.loads((directory / f"ckpt-40.{MANIFEST}").read_text())["step"] == 40
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_unsealed_damaged_checkpoint_is_moved_aside(directory, capsys, damage):
+    (directory / f"ckpt-40.{MANIFEST}").unlink()
+    DAMAGES[damage](directory / f"ckpt-40.{DATA}")
+    assert restored_step(directory) == 30
+    assert f"{directory}/ckpt-40 cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_byte])
+def test_damaged_manifest_is_written_anew(directory, damage):
+    path = directory / f"ckpt-40.{MANIFEST}"
+    path.write_text("{}") if damage is flip_byte else damage(path)
+    assert restored_step(directory) == 40
+    assert json.loads(path.read_text())["step"] == 40
+
+
+def test_save_that_was_cut_leaves_nothing(directory, capsys):
+    (directory / f"ckpt-50.{DATA}").write_bytes(b"half")
+    (directory / "ckpt-60_temp").mkdir()
+    (directory / "ckpt-60_temp" / "part-00000-of-00001.index").write_bytes(b"half")
+    (directory / "checkpoint.tmp0123").write_bytes(b"half")
+    assert restored_step(directory) == 40
+    assert not [path for path in directory.iterdir() if "50" in path.name or "tmp" in path.name]
+    assert not (directory / "ckpt-60_temp").exists()
+    assert capsys.readouterr().err == ""
+
+
+# Checkpoints of other runs.
+
+
+@pytest.mark.parametrize(
+    "name, value", [("seed", 1), ("task", "Hopper-v4"), ("data checksum", "def")]
+)
+def test_checkpoint_of_another_run_is_refused(directory, name, value):
+    before = read_files(directory)
+    message = f"ckpt-40 has {name} {IDENTITY[name]!r}, this run's is {value!r}"
+    with pytest.raises(InputError, match=message):
+        checkpoints.prepare(str(directory), make_agent(), {**IDENTITY, name: value})
+    assert read_files(directory) == before
+
+
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_checkpoint_of_other_networks_is_refused(directory, is_sealed):
+    if not is_sealed:
+        (directory / f"ckpt-40.{MANIFEST}").unlink()
+    kernel = r"behavior_network/encoder/postprocessing_layers/1/kernel"
+    with pytest.raises(InputError, match=rf"{kernel} \(3, 8\), this run's is \(3, 16\)"):
+        checkpoints.prepare(str(directory), make_agent((16,)), IDENTITY)
+
+
+@pytest.mark.parametrize(
+    "fc_layer_params, message",
+    [((8, 8), r"no behavior_network .*, this run's is \(8, 8\)"), ((), "this run's is not there")],
+)
+def test_checkpoint_of_another_depth_is_refused(directory, fc_layer_params, message):
+    with pytest.raises(InputError, match=message):
+        checkpoints.prepare(str(directory), make_agent(fc_layer_params), IDENTITY)
+
+
+def test_checkpoint_of_another_format_is_refused(directory):
+    path = directory / f"ckpt-40.{MANIFEST}"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99, "version": "9.0"}))
+    with pytest.raises(InputError, match=r"saved by fbrc_agent 9.0 in format 99, this is "):
+        checkpoints.prepare(str(directory), make_agent(), IDENTITY)
