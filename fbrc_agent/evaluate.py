@@ -11,7 +11,7 @@ import tensorflow as tf
 from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
 
-from fbrc_agent import environments
+from fbrc_agent import environments, interruption
 from fbrc_agent.errors import InputError
 
 # Observations [N, S] float32 to actions [N, A], as arrays or tensors.
@@ -85,6 +85,7 @@ def _run(action_fn: ActionFn, vector: list[environments.GymnasiumEnvironment]) -
     lengths = np.zeros(len(vector), np.int64)
     running = list(range(len(vector)))
     while running:
+        interruption.check()
         actions = np.asarray(action_fn(observations), np.float32)
         shape = (len(vector), *vector[0].action_spec().shape)
         _check_actions(actions, shape, running, lengths.max())

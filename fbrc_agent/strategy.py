@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from typing import Optional
+from typing import Callable, Optional
 
 import tensorflow as tf
 
@@ -81,6 +81,28 @@ def check_same_step(strategy: tf.distribute.Strategy, step: int) -> None:
             f"This worker is at update {step}, others are at another one; root_dir must be the "
             "same directory, on a file system that all workers share."
         )
+
+
+def num_workers(strategy: tf.distribute.Strategy) -> int:
+    """Returns how many processes a run has."""
+    resolver = strategy.cluster_resolver
+    cluster = {} if resolver is None else resolver.cluster_spec().as_dict()
+    return max(1, sum(len(cluster.get(kind, [])) for kind in ("chief", "worker")))
+
+
+def any_worker(strategy: tf.distribute.Strategy) -> Callable[[bool], bool]:
+    """Returns a function that tells all workers whether it is true of one of them.
+
+    All workers must call it equally often; each waits there for the others.
+    """
+    if num_workers(strategy) == 1:
+        return lambda here: here
+
+    @tf.function(autograph=False)
+    def count(here: tf.Tensor) -> tf.Tensor:
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(tf.identity, [here]), None)
+
+    return lambda here: bool(count(tf.constant(float(here))) > 0)
 
 
 def _divide_cpu(count: int) -> list[str]:

@@ -9,6 +9,7 @@ On disk a run reads as it ran:
     root_dir/eval/                   summaries of evaluations and diagnostics
     root_dir/policies/greedy/1/      the exported policy
     root_dir/metrics.jsonl, result.json
+    root_dir/lock                    held by the process that runs here
 """
 
 import functools
@@ -34,6 +35,7 @@ from fbrc_agent import (
     fitted_behavior,
     offline_data,
     run_directory,
+    run_lock,
     stage,
 )
 from fbrc_agent import strategy as strategies
@@ -91,8 +93,9 @@ def train(
       The content of result.json; of a run that is complete, without doing anything.
 
     Raises:
-      InputError: If the arguments do not fit each other, the data or root_dir; nothing is written
-        then.
+      InputError: If the arguments do not fit each other, the data or root_dir, or another process
+        runs in root_dir; nothing is written then.
+      interruption.Interruption: If a signal asked for it; the run was saved.
     """
     _check_counts(
         behavior_steps=behavior_steps,
@@ -112,50 +115,56 @@ def train(
     evaluate = stage.make_evaluator(experiment_task, num_eval_episodes, offline)
     data_description = run_directory.describe_data(offline)
     identity = {"task": task, "seed": seed, "batch_size": batch_size, "data": data_description}
-    run_directory.check_identity(root_dir, identity)
     own_behavior_dir = os.path.join(root_dir, "behavior")
-    behavior_result = _fitted_result(
-        behavior_dir or own_behavior_dir, offline, behavior_dir is None, behavior_steps
-    )
+
+    def look() -> Optional[dict[str, Any]]:
+        run_directory.check_identity(root_dir, identity)
+        return _fitted_result(
+            behavior_dir or own_behavior_dir, offline, behavior_dir is None, behavior_steps
+        )
+
+    look()
     policy_dir = os.path.join(root_dir, _POLICY)
     result_path = os.path.join(root_dir, "result.json")
     result = run_directory.read_json(result_path)
     if result and result["stages"]["fbrc"]["steps"] >= fbrc_steps and os.path.isdir(policy_dir):
         return {**result, "policy": os.path.join(chief_dir, _POLICY)}
 
-    run_directory.write_identity(root_dir, identity)
-    run_stage = functools.partial(
-        stage.run_stage,
-        root_dir,
-        offline=offline,
-        seed=seed,
-        batch_size=batch_size,
-        log_interval=log_interval,
-        checkpoint_interval=checkpoint_interval,
-        evaluate=evaluate if worker == 0 else lambda agent, stage_name: None,
-        strategy=distribution,
-    )
-    if behavior_result is None:
-        behavior_result = _fit_behavior(
-            run_stage, own_behavior_dir, offline, seed, behavior_steps, distribution
+    with run_lock.hold(root_dir):
+        behavior_result = look()  # Another process may have been here in between.
+        run_directory.write_identity(root_dir, identity)
+        run_stage = functools.partial(
+            stage.run_stage,
+            root_dir,
+            offline=offline,
+            seed=seed,
+            batch_size=batch_size,
+            log_interval=log_interval,
+            checkpoint_interval=checkpoint_interval,
+            evaluate=evaluate if worker == 0 else lambda agent, stage_name: None,
+            strategy=distribution,
         )
-    with distribution.scope():
-        behavior = fitted_behavior.load_behavior_network(behavior_dir or own_behavior_dir)
-        agent = create_fbrc_agent(offline.time_step_spec, offline.action_spec, behavior, seed)
-    fbrc_result = run_stage("fbrc", root_dir, agent, fbrc_steps, eval_interval=eval_interval)
-    shutil.rmtree(policy_dir, ignore_errors=True)
-    export.export_policy(agent.policy, policy_dir)
-    result = {
-        "task": task,
-        "seed": seed,
-        "data": data_description,
-        "stages": {"behavior": behavior_result, "fbrc": fbrc_result},
-        "policy": policy_dir,
-    }
-    run_directory.write_json(result_path, result)
-    # Whoever leaves before the chief has written looks to it like one that failed.
-    strategies.check_same_step(distribution, fbrc_result["steps"])
-    return run_directory.read_json(os.path.join(chief_dir, "result.json")) or result
+        if behavior_result is None:
+            behavior_result = _fit_behavior(
+                run_stage, own_behavior_dir, offline, seed, behavior_steps, distribution
+            )
+        with distribution.scope():
+            behavior = fitted_behavior.load_behavior_network(behavior_dir or own_behavior_dir)
+            agent = create_fbrc_agent(offline.time_step_spec, offline.action_spec, behavior, seed)
+        fbrc_result = run_stage("fbrc", root_dir, agent, fbrc_steps, eval_interval=eval_interval)
+        shutil.rmtree(policy_dir, ignore_errors=True)
+        export.export_policy(agent.policy, policy_dir)
+        result = {
+            "task": task,
+            "seed": seed,
+            "data": data_description,
+            "stages": {"behavior": behavior_result, "fbrc": fbrc_result},
+            "policy": policy_dir,
+        }
+        run_directory.write_json(result_path, result)
+        # Whoever leaves before the chief has written looks to it like one that failed.
+        strategies.check_same_step(distribution, fbrc_result["steps"])
+        return run_directory.read_json(os.path.join(chief_dir, "result.json")) or result
 
 
 @gin.configurable
