@@ -54,10 +54,10 @@ def make_tf_dataset(
 
     Returns:
         Dataset of `(experience, ())`, what TF-Agents' `Learner` iterates over. It shares the memory
-        of arrays that `load_dataset` read; of those of others it has a copy. `experience` is a
-        `Trajectory` [B / R, 2, ...]: frame 0 is the transition's first step with its action, reward
-        and discount, frame 1 holds the next observation. The action and reward of frame 1 are zeros
-        that no agent reads.
+        of arrays that begin at a multiple of 64 bytes, as all that `load_dataset` reads do, and has
+        a copy of others. `experience` is a `Trajectory` [B / R, 2, ...]: frame 0 is the
+        transition's first step with its action, reward and discount, frame 1 holds the next
+        observation. The action and reward of frame 1 are zeros that no agent reads.
 
     Raises:
         InputError: If an argument is out of its range.
