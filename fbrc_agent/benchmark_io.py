@@ -162,8 +162,10 @@ def describe_machine() -> dict[str, Any]:
         },
         # 0 is TensorFlow's choice, a thread for each core.
         "threads": {
-            "intra_op": threading.get_intra_op_parallelism_threads(),
-            "inter_op": threading.get_inter_op_parallelism_threads(),
+            "intra_op": threading.get_intra_op_parallelism_threads()
+            or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)),
+            "inter_op": threading.get_inter_op_parallelism_threads()
+            or int(os.environ.get("TF_NUM_INTEROP_THREADS", 0)),
         },
         "git_revision": _git_revision(),
     }

@@ -104,8 +104,9 @@ class FbrcAgent(sac_agent.SacAgent):
         train_step_counter: Optional[tf.Variable] = None,
         name: Optional[str] = None,
         seed: Optional[int] = None,
+        jit_compile: bool = False,
     ):
-        """Creates the agent: `SacAgent`'s arguments and defaults, and five of its own.
+        """Creates the agent: `SacAgent`'s arguments and defaults, and six of its own.
 
         Args:
           time_step_spec: A `TimeStep` spec of the expected time steps.
@@ -153,11 +154,14 @@ class FbrcAgent(sac_agent.SacAgent):
           seed: Makes the actions that are drawn in training a pure function of it and the training
             step, so that a run restored from a checkpoint goes on bit for bit; -2^31 to 2^31 - 1.
             None for TensorFlow's stateful generator, as in SacAgent.
+          jit_compile: Whether XLA compiles the update; the summaries of losses are written all the
+            same. Meant for accelerators: on CPUs it is slower (docs/performance.md).
 
         Raises:
           ValueError: If a network does not fit the specs (see `network_checks`), `behavior_network`
             does not give distributions over `action_spec`, or a wrapped critic holds another
             behavior network.
+          ValueError: If `jit_compile` meets debug summaries, or an optimizer that is not Keras'.
           NotImplementedError: If actions are discrete.
         """
         network_checks.check_specs(time_step_spec, action_spec)
@@ -227,6 +231,12 @@ class FbrcAgent(sac_agent.SacAgent):
         self._reward_bonus = reward_bonus
         self._include_critic_entropy_term = include_critic_entropy_term
         self._seed = seed
+        self._update = self._update_networks
+        if jit_compile:
+            self._check_compilable()
+            self._update = tf.function(
+                self._update_networks, jit_compile=True, autograph=False, reduce_retracing=True
+            )
 
     @property
     def behavior_network(self) -> network.Network:
@@ -341,6 +351,16 @@ class FbrcAgent(sac_agent.SacAgent):
 
     def _train(self, experience, weights):
         time_steps, policy_steps, next_time_steps = self._checked_transition(experience, weights)
+        losses = self._update(time_steps, policy_steps.action, next_time_steps, weights)
+        for name, loss in zip(("Critic", "Actor", "Alpha"), losses):  # XLA drops the update's own.
+            tf.debugging.check_numerics(loss, f"{name} loss is inf or nan.")
+        loss_info = self._loss_info(*losses)
+        self.train_step_counter.assign_add(1)
+        self._update_target()
+        return loss_info
+
+    def _update_networks(self, time_steps, actions, next_time_steps, weights):
+        """Steps critics, actor and temperature; returns the three losses and the critic's terms."""
         actor_variables = self._actor_network.trainable_variables
         with tf.GradientTape(watch_accessed_variables=False) as actor_tape:
             actor_tape.watch(actor_variables)
@@ -348,9 +368,7 @@ class FbrcAgent(sac_agent.SacAgent):
             # which draw actions of their own.
             states = self._states(time_steps, training=True)
             with actor_tape.stop_recording():
-                critic_loss, terms = self._train_critic(
-                    states, policy_steps.action, next_time_steps, weights
-                )
+                critic_loss, terms = self._train_critic(states, actions, next_time_steps, weights)
             actor_loss = self._actor_loss_weight * self._actor_loss(states, weights)
         self._minimize(actor_tape, "Actor", actor_loss, actor_variables, self._actor_optimizer)
 
@@ -361,16 +379,34 @@ class FbrcAgent(sac_agent.SacAgent):
                 time_steps, weights=weights, training=True
             )
         self._minimize(tape, "Alpha", alpha_loss, alpha_variables, self._alpha_optimizer)
+        return critic_loss, actor_loss, alpha_loss, terms
 
-        loss_info = self._loss_info(critic_loss, actor_loss, alpha_loss, terms)
-        self.train_step_counter.assign_add(1)
-        self._update_target()
-        return loss_info
-
-    def _train_critic(self, states: _States, actions, next_time_steps, weights):
-        variables = _unique(
+    def _critic_variables(self):
+        return _unique(
             self._critic_network_1.trainable_variables + self._critic_network_2.trainable_variables
         )
+
+    def _check_compilable(self):
+        """Refuses what XLA cannot compile; makes the optimizers' variables, which it cannot."""
+        if self._debug_summaries or self._summarize_grads_and_vars:
+            raise ValueError(
+                "jit_compile is True and so is debug_summaries or summarize_grads_and_vars, which "
+                "write from within the update; give jit_compile=False, or neither of these."
+            )
+        for name, optimizer, variables in (
+            ("critic_optimizer", self._critic_optimizer, self._critic_variables()),
+            ("actor_optimizer", self._actor_optimizer, self._actor_network.trainable_variables),
+            ("alpha_optimizer", self._alpha_optimizer, [self._log_alpha]),
+        ):
+            if not isinstance(optimizer, tf.keras.optimizers.legacy.Optimizer):
+                raise ValueError(
+                    f"jit_compile is True, but {name} is a {type(optimizer).__name__}; give an "
+                    "optimizer of tf.keras.optimizers."
+                )
+            optimizer._create_all_weights(variables)
+
+    def _train_critic(self, states: _States, actions, next_time_steps, weights):
+        variables = self._critic_variables()
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             terms = self._configured_critic_terms(

@@ -241,3 +241,81 @@ def test_takes_a_critic_that_is_wrapped_already():
     wrapped = critic_network.BehaviorRegularizedCriticNetwork(offset_network(), behavior)
     agent = fbrc(behavior, critic_network=wrapped)
     assert agent._critic_network_1 is wrapped
+
+
+def two_alike(**changes):
+    """Two agents of one seed with the same weights; the second one with `changes`."""
+    behavior = mixture()
+    agents = fbrc(behavior, seed=3), fbrc(behavior, **{"seed": 3, **changes})
+    same_noise.share_weights(*agents)
+    return agents
+
+
+def test_a_seed_and_a_step_fix_what_training_does():
+    agents = two_alike()
+    for step in range(3):
+        losses = [agent.train(batch(step)).loss.numpy() for agent in agents]
+        assert losses[0] == losses[1]
+    for variables in zip(*map(same_noise.all_variables, agents)):
+        np.testing.assert_array_equal(*variables)
+
+
+def test_another_seed_or_step_draws_other_actions():
+    agents = two_alike(train_step_counter=tf.Variable(1, dtype=tf.int64))
+    first, later = (agent.loss(batch()).extra.critic_loss.numpy() for agent in agents)
+    assert first != later
+    first, other = (agent.loss(batch()).extra.critic_loss.numpy() for agent in two_alike(seed=4))
+    assert first != other
+
+
+def fix_noise(agent):
+    """Gives each draw a noise of its own: XLA's generator is another one."""
+    noise = np.random.default_rng(0).standard_normal((5, BATCH, 2)).astype(np.float32)
+
+    def sample(policy, draw):
+        normal = policy.input_distribution
+        u = normal.mean() + normal.stddev() * noise[draw]
+        actions = policy._squashed_distribution.bijector.forward(u)
+        return actions, policy.log_prob(actions)
+
+    agent._sample = sample
+
+
+def test_jit_compiled_it_does_the_same_and_writes_summaries(tmp_path):
+    plain, jitted = two_alike(jit_compile=True)
+    fix_noise(plain)
+    fix_noise(jitted)
+    writer = tf.summary.create_file_writer(str(tmp_path))
+    train = tf.function(jitted.train)
+    with writer.as_default(), tf.summary.record_if(True):
+        for step in range(3):
+            loss, expected = train(batch(step)).loss, plain.train(batch(step)).loss
+            np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    writer.close()
+    for variables in zip(*map(same_noise.all_variables, (jitted, plain))):
+        np.testing.assert_allclose(*variables, rtol=1e-4, atol=1e-5)
+    assert "Losses/critic_loss" in "".join(
+        value.tag
+        for path in tmp_path.iterdir()
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+        for value in event.summary.value
+    )
+
+
+def test_jit_compiled_it_stops_at_a_loss_that_is_not_finite():
+    agent = fbrc(seed=3, jit_compile=True)
+    agent._critic_network_1.trainable_variables[0].assign(tf.fill([6, 16], np.nan))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Critic loss is inf or nan"):
+        tf.function(agent.train)(batch())
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ({"debug_summaries": True}, "so is debug_summaries"),
+        ({"actor_optimizer": tf.compat.v1.train.AdamOptimizer()}, "actor_optimizer is a Adam"),
+    ],
+)
+def test_refuses_to_compile_what_xla_cannot(change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        fbrc(jit_compile=True, **change)
