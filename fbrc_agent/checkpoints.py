@@ -5,6 +5,7 @@ names. `prepare` sees to it beforehand that this one is whole and this run's; be
 and `ckpt-20.data-00000-of-00001` the file `ckpt-20.manifest.json` says what they must be.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -29,7 +30,7 @@ _UNFINISHED = re.compile(r"ckpt-\d+_temp|.*\.tempstate\d+|checkpoint\.tmp.*")
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _HASH_BYTES = 1 << 20
 # What TensorFlow raises when it reads a file that is not as it was written.
-_READ_ERRORS = (tf.errors.OpError, RuntimeError, ValueError, IndexError, TypeError, OSError)
+READ_ERRORS = (tf.errors.OpError, RuntimeError, ValueError, IndexError, TypeError)
 # Differing variables that a message names.
 _NAMED = 3
 
@@ -203,13 +204,21 @@ def _unsealed_fault(directory: str, step: int) -> Optional[str]:
     prefix = _prefix(directory, step)
     if not os.path.isfile(prefix + ".index"):
         return f"{prefix}.index is missing"
+    with contextlib.ExitStack() as stack:  # What the machine refuses to open is not damaged.
+        for name in _files(directory)[step]:
+            stack.enter_context(open(os.path.join(directory, name), "rb"))
     try:
         reader = tf.train.load_checkpoint(prefix)
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
-    except _READ_ERRORS as error:
-        return f"{prefix} cannot be read ({str(error).splitlines()[0][:200]})"
+    except READ_ERRORS as error:
+        return f"{prefix} cannot be read ({first_line(error)})"
     return None
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the beginning of an error's message; TensorFlow's go on for many lines."""
+    return str(error).strip().split("\n")[0][:200]
 
 
 def _sha256(path: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Optional
 import gin
 import tensorflow as tf
 
-from fbrc_agent import behavior_network, run_directory
+from fbrc_agent import behavior_network, checkpoints, run_directory
 from fbrc_agent.errors import InputError
 
 _FITTED, _WEIGHTS, _DESCRIPTION = "fitted", "weights", "behavior.json"
@@ -62,7 +62,7 @@ def load_behavior_network(directory: str) -> behavior_network.MixtureBehaviorNet
       directory: For example 'runs/quickstart/behavior'.
 
     Raises:
-      InputError: If it holds no fitted density.
+      InputError: If it holds no fitted density, or a damaged one.
     """
     description = read_description(directory)
     if description is None:
@@ -76,5 +76,12 @@ def load_behavior_network(directory: str) -> behavior_network.MixtureBehaviorNet
     )
     behavior.create_variables()
     checkpoint = tf.train.Checkpoint(behavior_network=behavior)
-    checkpoint.read(os.path.join(directory, _FITTED, _WEIGHTS)).assert_consumed()
+    path = os.path.join(directory, _FITTED, _WEIGHTS)
+    try:
+        checkpoint.read(path).assert_consumed()
+    except checkpoints.READ_ERRORS as error:
+        raise InputError(
+            f"{path} cannot be read ({checkpoints.first_line(error)}); remove "
+            f"{os.path.dirname(path)}, and the run goes on from the checkpoints of its first stage."
+        ) from error
     return behavior

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from typing import Any, Optional
 
 import gin
@@ -12,6 +13,7 @@ from fbrc_agent.offline_data import OfflineData
 
 # Longer than any binding, so that gin writes each on one line.
 _LINE_LENGTH = 100_000
+_TEMPORARY = re.compile(r".+\.(\d+)\.tmp")
 
 
 def write_text(path: str, content: str) -> None:
@@ -20,10 +22,36 @@ def write_text(path: str, content: str) -> None:
     try:
         with open(temporary, "w", encoding="utf-8") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
+
+
+def remove_leftovers(root_dir: str) -> None:
+    """Removes what killed processes wrote under temporary names, `NAME.PID.tmp`, below root_dir."""
+    for directory, subdirectories, files in os.walk(root_dir):
+        for name in [*subdirectories, *files]:
+            match = _TEMPORARY.fullmatch(name)
+            if match and not _is_running(int(match.group(1))):
+                path = os.path.join(directory, name)
+                shutil.rmtree(path) if name in subdirectories else os.remove(path)
+        subdirectories[:] = [n for n in subdirectories if not _TEMPORARY.fullmatch(n)]
+
+
+def _is_running(pid: int) -> bool:
+    """Returns whether another process has this number; whoever asks has not written yet."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_json(path: str, content: Any) -> None:

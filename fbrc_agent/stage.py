@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import signal
 from typing import Any, Callable, Optional
 
@@ -14,6 +15,7 @@ from tf_agents.utils import common
 
 from fbrc_agent import (
     bad_numbers,
+    checkpoints,
     d4rl,
     dataset,
     environments,
@@ -45,6 +47,8 @@ def run_stage(
     eval_interval: int,
     evaluate: Callable[[tf_agent.TFAgent, str], Optional[dict[str, Any]]],
     strategy: tf.distribute.Strategy,
+    identity: dict[str, Any],
+    checkpoints_to_keep: int,
 ) -> dict[str, Any]:
     """Trains one agent, from its newest checkpoint on.
 
@@ -62,6 +66,8 @@ def run_stage(
       eval_interval: Updates between evaluations; the last update is always evaluated.
       evaluate: What `make_evaluator` returns.
       strategy: The strategy under which the agent was created.
+      identity: What the run is of, numbers and texts by name; its checkpoints carry it.
+      checkpoints_to_keep: How many checkpoints stay, the newest ones.
 
     Returns:
       The stage's entry of result.json.
@@ -88,18 +94,24 @@ def run_stage(
             if scores is not None:
                 log.write(step, scores, _score_text(scores))
 
+    checkpoint_dir = os.path.join(learner_dir, learner.TRAIN_DIR, learner.POLICY_CHECKPOINT_DIR)
+    identity = {"stage": stage, **identity}
+    checkpoints.prepare(checkpoint_dir, agent, identity)
     stage_learner = learner.Learner(
         learner_dir,
         train_step,
         agent,
         checkpoint_interval=checkpoint_interval,
         summary_interval=log_interval,
+        max_checkpoints_to_keep=checkpoints_to_keep + 1,  # `sealing` prunes.
         strategy=strategy,
     )
     # Triggers act within the scope of the strategy, where losses can only be taken by replicas.
     # What is written at a step comes before its checkpoint: a run goes on after the latter.
-    save_checkpoint = stage_learner.triggers.pop()
-    triggers = [
+    save_checkpoint = checkpoints.sealing(
+        stage_learner.triggers.pop(), checkpoint_dir, identity, checkpoints_to_keep
+    )
+    triggers: list[Callable[..., None]] = [
         _every(log_interval, write_metrics),
         _every(eval_interval, write_evaluation),
         _every(checkpoint_interval, watch.check_weights),

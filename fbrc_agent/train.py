@@ -27,6 +27,7 @@ from fbrc_agent import (
     actor_network,
     behavior_agent,
     behavior_network,
+    checkpoints,
     critic_network,
     d4rl,
     dataset,
@@ -36,6 +37,7 @@ from fbrc_agent import (
     offline_data,
     run_directory,
     run_lock,
+    settings,
     stage,
 )
 from fbrc_agent import strategy as strategies
@@ -62,6 +64,7 @@ def train(
     num_eval_episodes: int = 10,
     log_interval: int = 1_000,
     checkpoint_interval: int = 5_000,
+    checkpoints_to_keep: int = 3,
     behavior_dir: Optional[str] = None,
     strategy: str = "none",
     logical_cpus: Optional[int] = None,
@@ -84,6 +87,7 @@ def train(
       num_eval_episodes: Episodes of an evaluation; 0 for none.
       log_interval: Updates between lines of metrics.jsonl.
       checkpoint_interval: Updates between checkpoints.
+      checkpoints_to_keep: How many checkpoints of each stage stay, the newest ones; 1 or more.
       behavior_dir: `behavior` directory of another run whose fitted density is taken; the first
         stage is then left out.
       strategy: As `name` of `strategy.create_strategy`. A run may go on under another one.
@@ -104,7 +108,12 @@ def train(
         num_eval_episodes=num_eval_episodes,
         log_interval=log_interval,
         checkpoint_interval=checkpoint_interval,
+        checkpoints_to_keep=checkpoints_to_keep,
     )
+    if checkpoints_to_keep < 1:
+        raise InputError("train.checkpoints_to_keep is 0; it must be 1 or more.")
+    if not (behavior_dir is None or isinstance(behavior_dir, str)):
+        raise InputError(f"train.behavior_dir is {behavior_dir!r}; it must be a directory or None.")
     experiment_task = d4rl.get_task(task)
     distribution = strategies.create_strategy(strategy, logical_cpus)
     worker = strategies.worker_index(distribution)
@@ -115,6 +124,7 @@ def train(
     evaluate = stage.make_evaluator(experiment_task, num_eval_episodes, offline)
     data_description = run_directory.describe_data(offline)
     identity = {"task": task, "seed": seed, "batch_size": batch_size, "data": data_description}
+    checkpoint_identity = {**identity, "data": offline.checksum}
     own_behavior_dir = os.path.join(root_dir, "behavior")
 
     def look() -> Optional[dict[str, Any]]:
@@ -129,9 +139,12 @@ def train(
     result = run_directory.read_json(result_path)
     if result and result["stages"]["fbrc"]["steps"] >= fbrc_steps and os.path.isdir(policy_dir):
         return {**result, "policy": os.path.join(chief_dir, _POLICY)}
+    with distribution.scope():
+        _rehearse(offline, seed, behavior_dir or own_behavior_dir)
 
     with run_lock.hold(root_dir):
         behavior_result = look()  # Another process may have been here in between.
+        run_directory.remove_leftovers(root_dir)
         run_directory.write_identity(root_dir, identity)
         run_stage = functools.partial(
             stage.run_stage,
@@ -143,6 +156,8 @@ def train(
             checkpoint_interval=checkpoint_interval,
             evaluate=evaluate if worker == 0 else lambda agent, stage_name: None,
             strategy=distribution,
+            identity=checkpoint_identity,
+            checkpoints_to_keep=checkpoints_to_keep,
         )
         if behavior_result is None:
             behavior_result = _fit_behavior(
@@ -199,6 +214,32 @@ def create_fbrc_agent(
     )
 
 
+def _rehearse(offline: offline_data.OfflineData, seed: int, behavior_dir: str) -> None:
+    """Makes, and throws away, the agents of both stages, to find mistakes in their settings.
+
+    Each stage sets the seed before it makes its own, so that this leaves no trace in a run.
+
+    Raises:
+      InputError: If one cannot be made.
+    """
+    settings.check_bindings()
+    with settings.construction():
+        if fitted_behavior.read_description(behavior_dir) is None:
+            behavior = behavior_network.MixtureBehaviorNetwork(
+                offline.time_step_spec.observation, offline.action_spec
+            )
+            fitting = behavior_agent.BehaviorAgent(
+                offline.time_step_spec, offline.action_spec, behavior, seed=seed
+            )
+            settings.check_optimizers(
+                fitting, "optimizer", "alpha_optimizer", optional="alpha_optimizer"
+            )
+        else:
+            behavior = fitted_behavior.load_behavior_network(behavior_dir)
+        agent = create_fbrc_agent(offline.time_step_spec, offline.action_spec, behavior, seed)
+        settings.check_optimizers(agent, "actor_optimizer", "critic_optimizer", "alpha_optimizer")
+
+
 def export_run(root_dir: str, output: str) -> str:
     """Writes the greedy policy of a run's newest checkpoint as a SavedModel.
 
@@ -216,7 +257,7 @@ def export_run(root_dir: str, output: str) -> str:
     """
     identity = run_directory.read_identity(root_dir)
     directory = os.path.join(root_dir, learner.TRAIN_DIR, learner.POLICY_CHECKPOINT_DIR)
-    newest = tf.train.latest_checkpoint(directory)
+    newest = checkpoints.newest_valid(directory)
     if newest is None:
         raise InputError(f"There is no F-BRC checkpoint in {directory} yet; nothing to export.")
     time_step_spec, action_spec = run_directory.specs(identity["data"])

@@ -4,28 +4,32 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import common
 
-from fbrc_agent import behavior_agent, behavior_network, checkpoints
+from fbrc_agent import behavior_agent, behavior_network, checkpoints, fitted_behavior, run_directory
 from fbrc_agent.errors import InputError
+from tests import tiny
 
 IDENTITY = {"stage": "behavior", "task": "Pendulum-v1", "seed": 0, "data checksum": "abc"}
 DATA, INDEX, MANIFEST = "data-00000-of-00001", "index", "manifest.json"
+BOUNDED_ACTION = tensor_spec.BoundedTensorSpec([1], tf.float32, -2.0, 2.0)
 
 
 def make_agent(fc_layer_params=(8,), observation_size=3):
     observation = tf.TensorSpec([observation_size], tf.float32)
-    action = tensor_spec.BoundedTensorSpec([1], tf.float32, -2.0, 2.0)
     return behavior_agent.BehaviorAgent(
         ts.time_step_spec(observation),
-        action,
+        BOUNDED_ACTION,
         behavior_network.MixtureBehaviorNetwork(
-            observation, action, fc_layer_params=fc_layer_params
+            observation, BOUNDED_ACTION, fc_layer_params=fc_layer_params
         ),
         tf.keras.optimizers.Adam(1e-3),
         tf.keras.optimizers.Adam(1e-3),
@@ -286,3 +290,135 @@ def test_checkpoint_of_another_format_is_refused(directory):
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99, "version": "9.0"}))
     with pytest.raises(InputError, match=r"saved by fbrc_agent 9.0 in format 99, this is "):
         checkpoints.prepare(str(directory), make_agent(), IDENTITY)
+
+
+# Whole runs.
+
+
+@pytest.fixture(scope="module")
+def continued(tiny_run, pendulum_data, tmp_path_factory):
+    """A run of 20 updates that went on to 30, undamaged."""
+    root_dir = shutil.copytree(tiny_run, tmp_path_factory.mktemp("continued") / "run")
+    assert tiny.train(root_dir, pendulum_data, FBRC_STEPS=30) == 0
+    return root_dir
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_run_ends_as_an_undamaged_one(
+    continued, tiny_run, pendulum_data, tmp_path, capsys, damage
+):
+    root_dir = shutil.copytree(tiny_run, tmp_path / "run")
+    kind = INDEX if damage == "deleted" else DATA
+    DAMAGES[damage](root_dir / "train" / "checkpoints" / f"ckpt-20.{kind}")
+    assert tiny.train(root_dir, pendulum_data, FBRC_STEPS=30) == 0
+    assert "going on from ckpt-10" in capsys.readouterr().err
+    ours, theirs = (
+        [{k: v for k, v in line.items() if k != "seconds"} for line in tiny.read_lines(each)]
+        for each in (root_dir, continued)
+    )
+    assert ours == theirs
+    ours, theirs = (
+        tf.train.load_checkpoint(str(each / "train" / "checkpoints" / "ckpt-30"))
+        for each in (root_dir, continued)
+    )
+    for name in theirs.get_variable_to_shape_map():
+        if "OBJECT_GRAPH" not in name and "save_counter" not in name:
+            np.testing.assert_array_equal(ours.get_tensor(name), theirs.get_tensor(name), name)
+
+
+@pytest.mark.slow
+def test_run_seals_the_checkpoints_of_both_stages(continued):
+    for directory in (continued / "behavior" / "train", continued / "train"):
+        sealed = {path.name for path in (directory / "checkpoints").glob(f"*.{MANIFEST}")}
+        indices = {path.name for path in (directory / "checkpoints").glob("*.index")}
+        assert len(sealed) >= 2
+        assert {name.split(".")[0] for name in sealed} == {n.split(".")[0] for n in indices}
+
+
+@pytest.mark.slow
+def test_run_without_a_whole_checkpoint_is_refused(tiny_run, pendulum_data, tmp_path, capsys):
+    root_dir = shutil.copytree(tiny_run, tmp_path / "run")
+    for path in (root_dir / "train" / "checkpoints").glob(f"*.{DATA}"):
+        truncate(path)
+    assert tiny.train(root_dir, pendulum_data, FBRC_STEPS=30) == 2
+    assert "No checkpoint in" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_run_does_not_go_on_from_a_checkpoint_copied_from_another_seed(
+    tiny_run, pendulum_data, tmp_path, capsys
+):
+    root_dir = shutil.copytree(tiny_run, tmp_path / "run")
+    run = json.loads((root_dir / "run.json").read_text())
+    (root_dir / "run.json").write_text(json.dumps({**run, "seed": 1}))
+    (root_dir / "operative_config.gin").unlink()
+    assert tiny.train(root_dir, pendulum_data, FBRC_STEPS=30, SEED=1) == 2
+    assert "has seed 0, this run's is 1" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_export_passes_over_a_damaged_checkpoint(tiny_run, tmp_path, capsys):
+    root_dir = shutil.copytree(tiny_run, tmp_path / "run")
+    flip_byte(root_dir / "train" / "checkpoints" / f"ckpt-20.{DATA}")
+    config = root_dir / "operative_config.gin"
+    arguments = ("--root_dir", root_dir, "--gin_file", config, "--output", tmp_path / "policy")
+    assert tiny.run_command("export", *arguments) == 0
+    assert "ckpt-10 is used instead" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_fitted_density_is_named(tmp_path, damage):
+    observation, action = tf.TensorSpec([3], tf.float32), BOUNDED_ACTION
+    density = behavior_network.MixtureBehaviorNetwork(observation, action, fc_layer_params=(8,))
+    density.create_variables()
+    data = {
+        **{"observation_size": 3, "action_size": 1},
+        **{"action_minimum": [-2.0], "action_maximum": [2.0]},
+    }
+    fitted_behavior.save_behavior_network(str(tmp_path), density, data, {})
+    DAMAGES[damage](tmp_path / "fitted" / f"weights.{DATA}")
+    with pytest.raises(InputError, match="fitted/weights cannot be read .* remove .*/fitted, "):
+        fitted_behavior.load_behavior_network(str(tmp_path))
+
+
+# What killed processes leave.
+
+
+def test_leftovers_of_dead_processes_are_removed(tmp_path):
+    process = subprocess.Popen(["true"])
+    process.wait()
+    directory = tmp_path / "behavior" / f"fitted.{process.pid}.tmp"
+    directory.mkdir(parents=True)
+    (directory / "weights.index").write_bytes(b"half")
+    (tmp_path / f"result.json.{process.pid}.tmp").write_bytes(b"half")
+    (tmp_path / "result.json").write_bytes(b"whole")
+    run_directory.remove_leftovers(str(tmp_path))
+    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")} == {
+        "behavior",
+        "result.json",
+    }
+
+
+def test_what_another_process_is_writing_is_left(tmp_path):
+    path = tmp_path / f"result.json.{os.getppid()}.tmp"
+    path.write_bytes(b"half")
+    run_directory.remove_leftovers(str(tmp_path))
+    assert path.exists()
+
+
+def test_too_many_open_files_are_no_damage(directory):
+    (directory / f"ckpt-40.{MANIFEST}").unlink()
+    before = read_files(directory)
+    code = (
+        "import resource, tensorflow as tf; from fbrc_agent import checkpoints; import os, sys\n"
+        "limit = len(os.listdir('/proc/self/fd')) - 1 + int(sys.argv[2])\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))\n"
+        "checkpoints.newest_valid(sys.argv[1])\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code, str(directory), "1"], capture_output=True, text=True
+    )
+    assert "Too many open files" in process.stderr
+    assert "is used instead" not in process.stderr
+    assert read_files(directory) == before
