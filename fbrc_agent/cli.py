@@ -1,6 +1,7 @@
 """The command line: flags, gin, one call into the package."""
 
 import argparse
+import functools
 import logging
 import os
 import signal
@@ -8,7 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from typing import Callable, Optional
+from typing import Callable, NoReturn, Optional
 
 from fbrc_agent import faults, interruption
 from fbrc_agent.errors import BadNumbersError, InputError
@@ -23,18 +24,29 @@ def _gin_search_paths() -> list[str]:
     ]
 
 
-def _parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
-    """Parses gin files and bindings; a mistake in them is an `InputError`."""
+@functools.cache
+def _add_gin_search_paths() -> None:
     import gin
 
     for path in _gin_search_paths():
         gin.add_config_file_search_path(path)
+
+
+def _parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
+    """Parses gin files and bindings; a mistake in them is an `InputError`."""
+    import gin
+
+    _add_gin_search_paths()
     # gin logs an error for every place where a file is not, also if it is in a later one; where it
     # finds none it raises.
     logging.disable(logging.ERROR)
     try:
         gin.parse_config_files_and_bindings(list(files), list(bindings))
-    except (OSError, ValueError, SyntaxError, TypeError) as error:
+    except RecursionError as error:
+        raise InputError(
+            f"gin configuration ({', '.join(files)}): a file or macro includes itself."
+        ) from error
+    except (OSError, ValueError, SyntaxError, TypeError, ImportError) as error:
         reason = _gin_reason(error, bindings)
         raise InputError(f"gin configuration ({', '.join(files)}): {reason}.") from error
     finally:
@@ -44,7 +56,9 @@ def _parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
 def _gin_reason(error: Exception, bindings: Sequence[str]) -> str:
     if not isinstance(error, SyntaxError):
         # Of a missing macro gin shows the whole configuration.
-        return _one_line(error).split(" in config string:")[0].rstrip(".")
+        # Of a missing file it shows where it looked, in no order that one could read.
+        message = _one_line(error).split(" in config string:")[0]
+        return message.split(". Searched config paths:")[0].rstrip(".")
     line = error.lineno or 0
     if error.filename:
         return f"{error.msg.rstrip('.')} in {error.filename}, line {line}"
@@ -59,15 +73,30 @@ def _one_line(error: BaseException) -> str:
     return " ".join(message.split())
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose refusals are sentences like all others, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the refusal."""
+        raise InputError(f"{message}; `{self.prog} --help` lists the flags.")
+
+
+def _path(text: str) -> str:
+    """The type of a flag that is a path: `--root_dir "$UNSET"` must not mean somewhere else."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; it must be a path")
+    return text
+
+
 def _parser(name: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=name, description=description)
+    parser = _Parser(prog=name, description=description)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
 def _add_gin_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--gin_file", nargs="+", action="extend", default=[], help="gin files, in order"
+        "--gin_file", type=_path, nargs="+", action="extend", default=[], help="gin files, in order"
     )
     parser.add_argument(
         "--gin_bindings", nargs="+", action="extend", default=[], help="gin bindings, after files"
@@ -78,7 +107,13 @@ def _run(name: str, description: str, add_flags: Callable, body: Callable) -> in
     """Parses flags, runs, and turns what goes wrong into one sentence and an exit code."""
     parser = _parser(name, description)
     add_flags(parser)
-    flags = parser.parse_args()
+    try:
+        flags = parser.parse_args()
+    except InputError as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
     _quiet_libraries()
     _set_threads()
     try:
@@ -104,6 +139,8 @@ def _run(name: str, description: str, add_flags: Callable, body: Callable) -> in
 def _sentence(error: Exception) -> Optional[str]:
     """Returns what the user can do something about; None for a mistake of this program."""
     fault = None if isinstance(error, InputError) else faults.sentence(error)
+    if fault is None and "Required bindings" in str(error):  # gin's RuntimeError.
+        return f"gin configuration: {_one_line(error)}."
     if fault is None and isinstance(error, (ValueError, OSError, BadNumbersError)):
         return _one_line(error)  # ValueError is what a constructor refuses.
     return fault
@@ -132,7 +169,9 @@ def train() -> int:
     """fbrc-train: fit the density, train F-BRC, evaluate, export, print a table."""
 
     def add_flags(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--root_dir", help="directory of the run; default runs/<gin file>")
+        parser.add_argument(
+            "--root_dir", type=_path, help="directory of the run; default runs/<gin file>"
+        )
         parser.add_argument(
             "--strategy", help="none, mirrored or multi_worker: replicas that share the updates"
         )
@@ -158,8 +197,10 @@ def export() -> int:
     """fbrc-export: write the greedy policy of a run as a SavedModel."""
 
     def add_flags(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--root_dir", required=True, help="directory of a run")
-        parser.add_argument("--output", required=True, help="directory to write, e.g. models/hop/1")
+        parser.add_argument("--root_dir", type=_path, required=True, help="directory of a run")
+        parser.add_argument(
+            "--output", type=_path, required=True, help="directory to write, e.g. models/hop/1"
+        )
 
     def body(flags: argparse.Namespace) -> None:
         from fbrc_agent import run_directory
@@ -176,7 +217,7 @@ def evaluate() -> int:
     """fbrc-evaluate: run an exported policy in a task's environment."""
 
     def add_flags(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--policy", required=True, help="directory of a SavedModel")
+        parser.add_argument("--policy", type=_path, required=True, help="directory of a SavedModel")
         parser.add_argument("--task", required=True, help="D4RL task id or Gymnasium id")
         parser.add_argument("--episodes", type=int, default=10, help="number of episodes")
         parser.add_argument("--seed", type=int, default=0, help="seed of the first episode")
@@ -199,7 +240,7 @@ def collect() -> int:
     """fbrc-collect: train SAC online and write what it saw as a D4RL-layout file."""
 
     def add_flags(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--output", required=True, help="HDF5 file to write")
+        parser.add_argument("--output", type=_path, required=True, help="HDF5 file to write")
         _add_gin_flags(parser)
 
     def body(flags: argparse.Namespace) -> None:
@@ -217,8 +258,12 @@ def plot() -> int:
     """fbrc-plot: draw the learning curves of runs."""
 
     def add_flags(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("root_dir", nargs="+", help="directories of runs; seeds of one setting")
-        parser.add_argument("--output", help="PNG to write; default <first root_dir>/curves.png")
+        parser.add_argument(
+            "root_dir", type=_path, nargs="+", help="directories of runs; seeds of one setting"
+        )
+        parser.add_argument(
+            "--output", type=_path, help="PNG to write; default <first root_dir>/curves.png"
+        )
 
     def body(flags: argparse.Namespace) -> None:
         from fbrc_agent import plot as plots
@@ -232,7 +277,9 @@ def benchmark() -> int:
     """bin/benchmark: measure speed and memory side by side with SAC and CQL, print a table."""
 
     def add_flags(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--output", default="benchmark.json", help="JSON file to write")
+        parser.add_argument(
+            "--output", type=_path, default="benchmark.json", help="JSON file to write"
+        )
         parser.add_argument("--quick", action="store_true", help="small sizes, to try it out")
         parser.add_argument("--rounds", type=int, help="rounds of each measurement")
         parser.add_argument("--only", nargs="+", action="extend", help="names of rows to measure")

@@ -22,7 +22,7 @@ import tensorflow as tf
 import tqdm
 
 import fbrc_agent
-from fbrc_agent import d4rl, environments, offline_data, online_sac
+from fbrc_agent import d4rl, environments, offline_data, online_sac, settings
 from fbrc_agent.errors import InputError
 
 LEVELS = ("random", "medium", "medium-replay", "medium-expert", "expert")
@@ -125,11 +125,12 @@ def _check(output: str, task: str, level: str, seed: int, num_transitions: int) 
         )
     if level not in LEVELS:
         raise InputError(f"collect.level is '{level}', where one of {', '.join(LEVELS)} is needed.")
-    if seed < 0:
-        raise InputError(f"collect.seed is {seed}, where 0 or more is needed.")
-    if num_transitions < 2:
+    if not settings.is_integer(seed, 0):
+        raise InputError(f"collect.seed is {seed!r}, where an integer of 0 or more is needed.")
+    if not settings.is_integer(num_transitions, 2):
         raise InputError(
-            f"collect.num_transitions is {num_transitions}, where 2 or more is needed."
+            f"collect.num_transitions is {num_transitions!r}, where an integer of 2 or more is "
+            "needed."
         )
     environment_id = d4rl.get_task(task).environment
     if environment_id is None:
@@ -154,6 +155,8 @@ def _thresholds(
         value = given[name]
         if value is None:
             raise InputError(f"collect.{name} is not set, which the level '{level}' needs.")
+        if not settings.is_number(value):
+            raise InputError(f"collect.{name} is {value!r}, where a finite number is needed.")
         thresholds[name] = float(value)
     return thresholds
 
