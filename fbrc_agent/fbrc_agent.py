@@ -83,6 +83,7 @@ class FbrcAgent(sac_agent.SacAgent):
         gradient_penalty_weight: types.Float = 0.1,
         reward_bonus: types.Float = 0.0,
         include_critic_entropy_term: bool = False,
+        share_actor_sample: bool = False,
         actor_loss_weight: types.Float = 1.0,
         critic_loss_weight: types.Float = 0.5,
         alpha_loss_weight: types.Float = 1.0,
@@ -106,7 +107,7 @@ class FbrcAgent(sac_agent.SacAgent):
         seed: Optional[int] = None,
         jit_compile: bool = False,
     ):
-        """Creates the agent: `SacAgent`'s arguments and defaults, and six of its own.
+        """Creates the agent: `SacAgent`'s arguments and defaults, and seven of its own.
 
         Args:
           time_step_spec: A `TimeStep` spec of the expected time steps.
@@ -127,6 +128,8 @@ class FbrcAgent(sac_agent.SacAgent):
             code has 5.0, the paper does not name it.
           include_critic_entropy_term: Whether -alpha log pi(a'|s') enters the TD target, as in SAC;
             the authors' code leaves it out.
+          share_actor_sample: Whether the temperature's loss takes the actions of the actor's loss,
+            as in the authors' code, which saves a pass; `SacAgent` draws from the updated actor.
           actor_loss_weight: Weight of the actor loss.
           critic_loss_weight: Weight of the critic loss, eq. 7.
           alpha_loss_weight: Weight of the temperature loss.
@@ -230,6 +233,7 @@ class FbrcAgent(sac_agent.SacAgent):
         self._gradient_penalty_weight = gradient_penalty_weight
         self._reward_bonus = reward_bonus
         self._include_critic_entropy_term = include_critic_entropy_term
+        self._share_actor_sample = share_actor_sample
         self._seed = seed
         self._update = self._update_networks
         if jit_compile:
@@ -285,9 +289,10 @@ class FbrcAgent(sac_agent.SacAgent):
           training: Whether the loss is being used for training.
         """
         nest_utils.assert_same_structure(time_steps, self.time_step_spec)
-        return self._actor_loss(self._states(time_steps, bool(training)), weights)
+        return self._actor_loss(self._states(time_steps, bool(training)), weights)[0]
 
-    def _actor_loss(self, states: _States, weights) -> tf.Tensor:
+    def _actor_loss(self, states: _States, weights) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the actor's loss and log pi(a|s) of its sample, `[B]`."""
         time_steps = states.time_steps
         with tf.name_scope("actor_loss"):
             actions, log_pi = self._sample(states.policy, _ACTOR)
@@ -299,7 +304,17 @@ class FbrcAgent(sac_agent.SacAgent):
                 self._alpha_as(log_pi) * log_pi - q_values, weights, regularization
             )
             self._actor_loss_debug_summaries(loss, actions, log_pi, q_values, time_steps)
-            return loss
+            return loss, log_pi
+
+    def _temperature_loss(self, time_steps, actor_log_pi, weights, training: bool) -> tf.Tensor:
+        """Returns E [ alpha (-log pi(a|s) - target entropy) ], or log alpha for alpha, a scalar."""
+        if not self._share_actor_sample:
+            return self.alpha_loss(time_steps, weights=weights, training=training)
+        surplus = tf.stop_gradient(-actor_log_pi - self._target_entropy)
+        factor = self._log_alpha if self._use_log_alpha_in_alpha_loss else self.alpha
+        loss = self._aggregate(tf.cast(factor, surplus.dtype) * surplus, weights)
+        self._alpha_loss_debug_summaries(loss, surplus)
+        return loss
 
     def diagnostics(self, experience: types.NestedTensor) -> dict:
         """Returns what the paper's figure 4 watches, as scalars, means over a batch.
@@ -369,14 +384,15 @@ class FbrcAgent(sac_agent.SacAgent):
             states = self._states(time_steps, training=True)
             with actor_tape.stop_recording():
                 critic_loss, terms = self._train_critic(states, actions, next_time_steps, weights)
-            actor_loss = self._actor_loss_weight * self._actor_loss(states, weights)
+            actor_loss, log_pi = self._actor_loss(states, weights)
+            actor_loss *= self._actor_loss_weight
         self._minimize(actor_tape, "Actor", actor_loss, actor_variables, self._actor_optimizer)
 
         alpha_variables = [self._log_alpha]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(alpha_variables)
-            alpha_loss = self._alpha_loss_weight * self.alpha_loss(
-                time_steps, weights=weights, training=True
+            alpha_loss = self._alpha_loss_weight * self._temperature_loss(
+                time_steps, log_pi, weights, training=True
             )
         self._minimize(tape, "Alpha", alpha_loss, alpha_variables, self._alpha_optimizer)
         return critic_loss, actor_loss, alpha_loss, terms
@@ -422,11 +438,12 @@ class FbrcAgent(sac_agent.SacAgent):
         terms = self._configured_critic_terms(
             states, policy_steps.action, next_time_steps, weights, training
         )
+        actor_loss, log_pi = self._actor_loss(states, weights)
+        alpha_loss = self._temperature_loss(time_steps, log_pi, weights, training)
         return self._loss_info(
             self._critic_loss_weight * terms.loss,
-            self._actor_loss_weight * self._actor_loss(states, weights),
-            self._alpha_loss_weight
-            * self.alpha_loss(time_steps, weights=weights, training=training),
+            self._actor_loss_weight * actor_loss,
+            self._alpha_loss_weight * alpha_loss,
             terms,
         )
 

@@ -234,6 +234,25 @@ def test_temperature_loss_and_gradient(dtype, use_log_alpha):
     np.testing.assert_allclose(gradient.numpy(), slope * surplus, rtol=tolerance)
 
 
+@both_dtypes
+@pytest.mark.parametrize("use_log_alpha", [False, True])
+@pytest.mark.parametrize("share", [False, True])
+def test_the_temperature_is_trained_on_the_sample_it_is_asked_to(dtype, use_log_alpha, share):
+    world = World(
+        dtype,
+        use_log_alpha_in_alpha_loss=use_log_alpha,
+        target_entropy=-1.3,
+        share_actor_sample=share,
+    )
+    loss = world.agent.loss(world.experience()).extra.alpha_loss
+    assert len(world.samples) == (3 if share else 4)  # target, penalty, actor[, temperature]
+    log_pi = world.reference_log_pi(
+        weights(world.agent._actor_network), world.observations[:, 0], world.samples[-1]
+    )
+    factor = -0.4 if use_log_alpha else np.exp(-0.4)
+    np.testing.assert_allclose(loss.numpy(), factor * np.mean(-log_pi + 1.3), rtol=TOLERANCE[dtype])
+
+
 def behavior_agent_of(world, mixture, with_entropy):
     agent = behavior_agent.BehaviorAgent(
         world.time_step_spec,
