@@ -342,7 +342,8 @@ def _check_networks(prefix: str, agent: tf_agent.TFAgent) -> None:
     shapes = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
     for key, saved in sorted(shapes.items()):
         path = key[: -len(_VALUE)].split("/")
-        if not key.endswith(_VALUE) or len(path) < 2 or path[1] not in networks:
+        is_slot = ".OPTIMIZER_SLOT" in path  # An optimizer's, which makes it at its first update.
+        if not key.endswith(_VALUE) or len(path) < 2 or path[1] not in networks or is_slot:
             continue
         variable = _follow(view, agent, path[1:])
         seen.add(id(variable))

@@ -31,8 +31,8 @@ def make_agent(fc_layer_params=(8,), observation_size=3):
         behavior_network.MixtureBehaviorNetwork(
             observation, BOUNDED_ACTION, fc_layer_params=fc_layer_params
         ),
-        tf.keras.optimizers.Adam(1e-3),
-        tf.keras.optimizers.Adam(1e-3),
+        tf.keras.optimizers.legacy.Adam(1e-3),
+        tf.keras.optimizers.legacy.Adam(1e-3),
         train_step_counter=tf.Variable(0, dtype=tf.int64),
     )
 
@@ -45,11 +45,11 @@ def make_learner(directory, agent, keep=3):
     )
     checkpointer.initialize_or_restore()
 
+    variables = agent._behavior_network.trainable_variables
+
     def save(value, force_trigger=False):
         step.assign(value)
-        agent._behavior_network.variables[0].assign_add(
-            tf.ones_like(agent._behavior_network.variables[0])
-        )
+        agent._optimizer.apply_gradients([(tf.ones_like(v), v) for v in variables])
         checkpointer.save(step)
 
     return checkpoints.sealing(save, str(directory), IDENTITY, keep)
@@ -361,9 +361,8 @@ def test_run_does_not_go_on_from_a_checkpoint_copied_from_another_seed(
 def test_export_passes_over_a_damaged_checkpoint(tiny_run, tmp_path, capsys):
     root_dir = shutil.copytree(tiny_run, tmp_path / "run")
     flip_byte(root_dir / "train" / "checkpoints" / f"ckpt-20.{DATA}")
-    config = root_dir / "operative_config.gin"
-    arguments = ("--root_dir", root_dir, "--gin_file", config, "--output", tmp_path / "policy")
-    assert tiny.run_command("export", *arguments) == 0
+    output = tmp_path / "policy"
+    assert tiny.run_command("export", "--root_dir", root_dir, "--output", output) == 0
     assert "ckpt-10 is used instead" in capsys.readouterr().err
 
 
