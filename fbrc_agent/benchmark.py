@@ -51,7 +51,7 @@ class Row:
         what: What is measured.
         group: What it is measured together with.
         contenders: What of the group it needs.
-        goal: The number to reach.
+        goal: The number to reach; None for what is only told.
         values: The row's number in each round.
         at_most: Whether the goal is an upper bound.
         minimum: What has to be reached in any case, if that is not the goal.
@@ -61,7 +61,7 @@ class Row:
     what: str
     group: str
     contenders: tuple[str, ...]
-    goal: float
+    goal: Optional[float]
     values: Callable[[_Rounds], list[float]]
     at_most: bool = False
     minimum: Optional[float] = None
@@ -84,7 +84,12 @@ def _memory_factor(rounds: _Rounds) -> list[float]:
 
 
 def _updates_row(
-    name: str, what: str, first: str, second: str, goal: float, minimum: Optional[float] = None
+    name: str,
+    what: str,
+    first: str,
+    second: str,
+    goal: Optional[float],
+    minimum: Optional[float] = None,
 ) -> Row:
     values = _ratio(f"{first}_updates_per_second", f"{second}_updates_per_second")
     return Row(name, what, "updates", (first, second), goal, values, minimum=minimum)
@@ -103,6 +108,17 @@ ROWS = (
         minimum=0.75,
     ),
     _updates_row("behavior_to_fbrc", "updates/s, behavior : F-BRC", "behavior", "fbrc", 5.0),
+    _updates_row(
+        "no_penalty", "updates/s, without penalty : F-BRC", "fbrc_no_penalty", "fbrc", None
+    ),
+    _updates_row(
+        "own_sample",
+        "updates/s, alpha on a sample of its own : F-BRC",
+        "fbrc_own_sample",
+        "fbrc",
+        None,
+    ),
+    _updates_row("jit", "updates/s, compiled by XLA : F-BRC", "fbrc_jit", "fbrc", None),
     Row(
         "learner_to_constant",
         "updates/s in the Learner, data : one batch",
@@ -271,7 +287,7 @@ def row_result(row: Row, rounds: _Rounds) -> dict[str, Any]:
     def reaches(bound: float) -> bool:
         return value <= bound if row.at_most else value >= bound
 
-    met = "yes" if reaches(row.goal) else "no"
+    met = "-" if row.goal is None else "yes" if reaches(row.goal) else "no"
     if met == "no" and row.minimum is not None and reaches(row.minimum):
         met = "minimum"
     return {
@@ -299,7 +315,7 @@ def table(result: dict[str, Any]) -> str:
             (
                 f"{row['name']}: {row['what']}",
                 f"{row['value']:.3f}{spread}",
-                f"{sign} {row['goal']:g}{least}",
+                "-" if row["goal"] is None else f"{sign} {row['goal']:g}{least}",
                 row["met"],
             )
         )

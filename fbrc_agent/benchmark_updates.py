@@ -32,6 +32,12 @@ from fbrc_agent import (
 )
 
 _WARM_UP_CALLS = 3
+# F-BRC with one argument changed: what a part of the update costs.
+_VARIANTS = {
+    "fbrc_no_penalty": ("gradient_penalty_weight", 0.0),
+    "fbrc_own_sample": ("share_actor_sample", False),
+    "fbrc_jit": ("jit_compile", True),
+}
 # CqlSacAgent as its authors' comparison with Fisher-BRC has it.
 _CQL = {
     "cql_alpha": 5.0,
@@ -49,6 +55,7 @@ def update_flops(
     behavior_layers: Sequence[int],
     num_components: int,
     batch_size: int = 1,
+    share_actor_sample: bool = False,
 ) -> int:
     """Returns the floating-point operations of the products of matrices in one F-BRC update.
 
@@ -63,7 +70,7 @@ def update_flops(
                      hidden layer, and dW. The second derivative of ReLU is zero.
         actor loss   each offset network forward and dX down to the action, with the penalty's
                      pi(s) and the critic's mu(s); the actor's dW and dX, dX not of the first layer
-        temperature  pi(s) of the new actor
+        temperature  pi(s) of the new actor; nothing if it takes the actor's sample
 
     Args:
         observation_size: S.
@@ -73,6 +80,7 @@ def update_flops(
         behavior_layers: Units of the hidden layers of mu.
         num_components: Components of mu's mixtures, one mixture per action dimension.
         batch_size: Examples in the update.
+        share_actor_sample: As of `FbrcAgent`.
     """
     offset = _products([observation_size + action_size, *offset_layers, 1])
     actor = _products([observation_size, *actor_layers, 2 * action_size])
@@ -88,7 +96,7 @@ def update_flops(
     )
     penalty = sum(actor) + 2 * (sum(offset[:-1]) + down_to_action + second_order)
     actor_loss = 2 * (sum(offset) + down_to_action) + sum(actor) + sum(actor[1:])
-    temperature = sum(actor)
+    temperature = 0 if share_actor_sample else sum(actor)
     return 2 * batch_size * (critic_loss + penalty + actor_loss + temperature)
 
 
@@ -106,6 +114,7 @@ def configured_flops(sizes: benchmark_io.Sizes) -> int:
         gin.query_parameter("MixtureBehaviorNetwork.fc_layer_params"),
         gin.query_parameter("MixtureBehaviorNetwork.num_components"),
         sizes.batch_size,
+        gin.query_parameter("FbrcAgent.share_actor_sample"),
     )
 
 
@@ -149,6 +158,12 @@ def _make_agent(name: str, data: offline_data.OfflineData) -> tf_agent.TFAgent:
     specs = data.time_step_spec, data.action_spec
     observation_and_action = data.time_step_spec.observation, data.action_spec
     tf.keras.utils.set_random_seed(0)
+    if name in _VARIANTS:
+        argument, value = _VARIANTS[name]
+        with gin.unlock_config():
+            gin.bind_parameter(f"{name}/FbrcAgent.{argument}", value)
+        with gin.config_scope(name):
+            return _make_agent("fbrc", data)
     if name in ("behavior", "fbrc"):
         mu = behavior_network.MixtureBehaviorNetwork(*observation_and_action)
         if name == "fbrc":
