@@ -18,7 +18,7 @@ import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.networks import network
 
-from fbrc_agent import __version__, run_directory
+from fbrc_agent import __version__, faults, run_directory
 from fbrc_agent.errors import InputError
 
 # Of what a checkpoint holds; to be raised when this version cannot go on from older checkpoints.
@@ -212,6 +212,8 @@ def _unsealed_fault(directory: str, step: int) -> Optional[str]:
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
     except READ_ERRORS as error:
+        if faults.sentence(error) is not None:
+            raise  # What the machine refuses to read is not damaged.
         return f"{prefix} cannot be read ({first_line(error)})"
     return None
 

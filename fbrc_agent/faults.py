@@ -15,6 +15,7 @@ _ADVICE = {
     errno.EACCES: _RIGHTS,
     errno.EPERM: _RIGHTS,
     errno.ENOTDIR: "give a path whose parents are directories",
+    errno.EEXIST: "give another path",
     errno.EMFILE: "raise the limit of open files (ulimit -n) and give the same command again",
     errno.ENFILE: "close other programs and give the same command again",
     errno.EIO: "look after the disk, then give the same command again",
@@ -29,6 +30,7 @@ def sentence(error: BaseException) -> Optional[str]:
 
     TensorFlow and HDF5 have errors of their own; the system's words are in their messages.
     """
+    error = _original(error)
     number = _number(error)
     if number is None:
         return None
@@ -39,6 +41,18 @@ def sentence(error: BaseException) -> Optional[str]:
     if isinstance(error, OSError) and error.errno == number and error.strerror == reason:
         text = reason
     return f"{text.rstrip('.;')}; {advice}."
+
+
+def _original(error: BaseException) -> BaseException:
+    """Returns what gin caught: it raises errors again as ones without arguments."""
+    caught = error.__context__
+    while caught is not None and _is_proxy(error, caught):
+        error, caught = caught, caught.__context__
+    return error
+
+
+def _is_proxy(error: BaseException, caught: BaseException) -> bool:
+    return type(caught) in type(error).__mro__[1:] and str(error).startswith(str(caught))
 
 
 def _number(error: BaseException) -> Optional[int]:

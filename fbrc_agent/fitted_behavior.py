@@ -11,7 +11,7 @@ from typing import Any, Optional
 import gin
 import tensorflow as tf
 
-from fbrc_agent import behavior_network, checkpoints, run_directory
+from fbrc_agent import behavior_network, checkpoints, faults, run_directory
 from fbrc_agent.errors import InputError
 
 _FITTED, _WEIGHTS, _DESCRIPTION = "fitted", "weights", "behavior.json"
@@ -80,6 +80,8 @@ def load_behavior_network(directory: str) -> behavior_network.MixtureBehaviorNet
     try:
         checkpoint.read(path).assert_consumed()
     except checkpoints.READ_ERRORS as error:
+        if faults.sentence(error) is not None:
+            raise  # What the machine refuses to read is not damaged.
         raise InputError(
             f"{path} cannot be read ({checkpoints.first_line(error)}); remove "
             f"{os.path.dirname(path)}, and the run goes on from the checkpoints of its first stage."

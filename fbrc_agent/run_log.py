@@ -48,6 +48,9 @@ class StageLog:
             dynamic_ncols=True,
             mininterval=0.5,
         )
+        # tqdm's own is the time of day, which may be set back.
+        self._bar._time = time.monotonic
+        self._bar.start_t = self._bar.last_print_t = time.monotonic()
 
     def _is_before(self, record: dict[str, Any], step: int) -> bool:
         order = STAGES.index(record["stage"]) - STAGES.index(self.stage)
