@@ -40,6 +40,8 @@ def check_kind_and_rank(source: str, key: str, array: Any, rank: int) -> None:
     if array.dtype.kind not in "biuf":
         raise InputError(f"{source}: {key} has type {array.dtype}; it must hold real numbers.")
     shape = array.shape
+    if shape is None:  # HDF5's null dataspace.
+        raise InputError(f"{source}: {key} has a type but no values; it must hold rows.")
     if len(shape) != rank and not (rank == 1 and len(shape) == 2 and shape[1] == 1):
         wanted = "[rows, size]" if rank == 2 else "[rows]"
         raise InputError(f"{source}: {key} has shape {tuple(shape)}; it must be {wanted}.")

@@ -132,6 +132,7 @@ def _check(output: str, task: str, level: str, seed: int, num_transitions: int) 
             f"collect.num_transitions is {num_transitions!r}, where an integer of 2 or more is "
             "needed."
         )
+    settings.check_bindings()
     environment_id = d4rl.get_task(task).environment
     if environment_id is None:
         raise InputError(f"The task '{task}' has no Gymnasium environment to collect data in.")

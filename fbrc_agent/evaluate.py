@@ -166,7 +166,15 @@ def saved_model_action_fn(directory: str, environment_id: str) -> ActionFn:
             f"'{directory}' is not a SavedModel directory: it has no "
             f"{os.path.join(directory, 'saved_model.pb')}."
         )
-    model = tf.saved_model.load(directory)
+    try:
+        model = tf.saved_model.load(directory)
+    # What TensorFlow raises for damaged files of one kind or another.
+    except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise InputError(
+            f"The SavedModel '{directory}' cannot be loaded, it may be damaged ({reason}); export "
+            "the policy again."
+        ) from error
     function = model.signatures.get("serving_default")
     if function is None:
         raise InputError(

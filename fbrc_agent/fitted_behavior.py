@@ -48,7 +48,8 @@ def save_behavior_network(
 
 def read_description(directory: str) -> Optional[dict[str, Any]]:
     """Returns data, architecture and result of the density in a `behavior` directory, or None."""
-    return run_directory.read_json(os.path.join(directory, _FITTED, _DESCRIPTION))
+    path = os.path.join(directory, _FITTED, _DESCRIPTION)
+    return run_directory.read_json(path, ("data.source", "data.checksum", "architecture", "result"))
 
 
 @gin.configurable

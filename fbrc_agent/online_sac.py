@@ -14,7 +14,7 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
 
-from fbrc_agent import environments, evaluate
+from fbrc_agent import environments, evaluate, settings
 from fbrc_agent.errors import InputError
 
 # Far from the seed of training, so that evaluations start from states that training did not.
@@ -200,8 +200,21 @@ class OnlineSac:
           num_evaluation_episodes: Episodes of one evaluation.
 
         Raises:
-          InputError: If `max_steps` leaves no room for an evaluation after the random steps.
+          InputError: If a number is out of its range, or `max_steps` leaves no room for an
+            evaluation after the random steps.
         """
+        counts = {
+            "max_steps": (max_steps, 1),
+            "num_random_steps": (num_random_steps, 0),
+            "batch_size": (batch_size, 1),
+            "evaluation_interval": (evaluation_interval, 1),
+            "num_evaluation_episodes": (num_evaluation_episodes, 1),
+        }
+        for name, (value, least) in counts.items():
+            if not settings.is_integer(value, least):
+                raise InputError(
+                    f"OnlineSac.{name} is {value!r}, where an integer of {least} or more is needed."
+                )
         shortest = num_random_steps + evaluation_interval
         if max_steps < shortest:
             raise InputError(

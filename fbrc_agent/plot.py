@@ -89,7 +89,8 @@ def _behavior_return(root_dir: str, records: list[dict[str, Any]]) -> Optional[f
     for record in reversed(records):
         if record["stage"] == "behavior" and "return_mean" in record:
             return float(record["return_mean"])
-    result = run_directory.read_json(os.path.join(root_dir, "result.json"))
+    path = os.path.join(root_dir, "result.json")
+    result = run_directory.read_json(path, ["stages.behavior.return_mean"])
     value = result and result["stages"]["behavior"]["return_mean"]
     return None if value is None else float(value)
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from typing import Any, Optional
 
 import gin
@@ -13,6 +14,10 @@ from fbrc_agent.offline_data import OfflineData
 
 # Longer than any binding, so that gin writes each on one line.
 _LINE_LENGTH = 100_000
+
+# What others read in run.json.
+_DATA = ("source", "checksum", "transitions", "return_mean", "observation_size", "action_size")
+_IDENTITY = ("task", "seed", *(f"data.{name}" for name in _DATA))
 _TEMPORARY = re.compile(r".+\.(\d+)\.tmp")
 
 
@@ -59,12 +64,36 @@ def write_json(path: str, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: str) -> Optional[Any]:
-    """Returns the content of a JSON file; None if there is no such file."""
-    if not os.path.isfile(path):
+def read_json(path: str, entries: Sequence[str] = ()) -> Optional[Any]:
+    """Returns the content of a JSON file; None if there is no such file.
+
+    Args:
+      path: Name of the file.
+      entries: What it must hold, such as "data.checksum".
+
+    Raises:
+      InputError: If it is not JSON, or lacks an entry.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
+    except ValueError as error:
+        raise InputError(
+            f"{path} is not the JSON that a run writes ({error}); restore it, or take another "
+            "directory."
+        ) from error
+    for entry in entries:
+        value = content
+        for key in entry.split("."):
+            if not isinstance(value, dict) or key not in value:
+                raise InputError(
+                    f"{path} is not what a run writes: it has no entry '{entry}'; restore it, or "
+                    "take another directory."
+                )
+            value = value[key]
+    return content
 
 
 def read_metrics(root_dir: str) -> list[dict[str, Any]]:
@@ -72,14 +101,32 @@ def read_metrics(root_dir: str) -> list[dict[str, Any]]:
     path = os.path.join(root_dir, "metrics.jsonl")
     if not os.path.exists(path):
         return []
-    records = []
-    with open(path, encoding="utf-8") as file:
-        for line in file:
+    records: list[dict[str, Any]] = []
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
             try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
+                record = json.loads(line)
+            except ValueError:
+                if not line.endswith(b"\n"):
+                    break
+                record = None
+            if not _is_record(record):
+                raise InputError(
+                    f"{path}: line {number} is not one that a run writes; remove this line."
+                )
+            records.append(record)
     return records
+
+
+def _is_record(record: Any) -> bool:
+    if not isinstance(record, dict):
+        return False
+    texts = [v for k, v in record.items() if k != "stage" and isinstance(v, str)]
+    return (
+        isinstance(record.get("stage"), str)
+        and isinstance(record.get("step"), int)
+        and all(text in ("nan", "inf", "-inf") for text in texts)
+    )
 
 
 def describe_data(offline: OfflineData) -> dict[str, Any]:
@@ -123,7 +170,7 @@ def read_identity(root_dir: str) -> dict[str, Any]:
       InputError: If it holds none.
     """
     path = os.path.join(root_dir, "run.json")
-    identity = read_json(path)
+    identity = read_json(path, _IDENTITY)
     if identity is None:
         raise InputError(f"{root_dir} holds no run: there is no {path}.")
     return identity
@@ -146,9 +193,10 @@ def check_identity(root_dir: str, identity: dict[str, Any]) -> None:
     Raises:
       InputError: If it does not.
     """
-    found = read_json(os.path.join(root_dir, "run.json"))
+    found = read_json(os.path.join(root_dir, "run.json"), _IDENTITY)
     if found is None:
         return
+    read_metrics(root_dir)  # Refuses lines that the run could not go on from.
     pairs = {key: (found.get(key), wanted) for key, wanted in identity.items() if key != "data"}
     pairs["data checksum"] = (found["data"]["checksum"], identity["data"]["checksum"])
     used = _bindings(_read_operative_config(root_dir))
@@ -182,7 +230,12 @@ def _read_operative_config(root_dir: str) -> str:
     if not os.path.exists(path):
         return ""
     with open(path, encoding="utf-8") as file:
-        return file.read()
+        try:
+            return file.read()
+        except ValueError as error:
+            raise InputError(
+                f"{path} is not text ({error}); restore it, or take another directory."
+            ) from error
 
 
 def _sections(config: str) -> dict[str, dict[str, str]]:

@@ -51,7 +51,15 @@ _COUNT: _Rule = (lambda v: is_integer(v, 1), "an integer of 1 or more")
 _UNITS: _Rule = (_is_units, "a tuple of integers of 1 or more, such as (256, 256)")
 _RANGE: _Rule = (_is_range, "two finite numbers, the lower one first, such as (-20.0, 2.0)")
 
+_RATE: _Rule = (lambda v: is_number(v) and v > 0, "a finite number above 0")
+_DISCOUNT: _Rule = (lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1")
+_SHARE: _Rule = (lambda v: is_number(v) and 0 < v <= 1, "a number above 0 and up to 1")
+
 _RULES: dict[str, _Rule] = {
+    "make_sac_agent.hidden_units": _UNITS,
+    "make_sac_agent.learning_rate": _RATE,
+    "make_sac_agent.gamma": _DISCOUNT,
+    "make_sac_agent.target_update_tau": _SHARE,
     "MixtureBehaviorNetwork.num_components": _COUNT,
     "MixtureBehaviorNetwork.fc_layer_params": _UNITS,
     "MixtureBehaviorNetwork.joint": _FLAG,
@@ -62,11 +70,8 @@ _RULES: dict[str, _Rule] = {
     "create_fbrc_agent.target_entropy_per_dimension": _FINITE,
     "BehaviorAgent.initial_log_alpha": _FINITE,
     "BehaviorAgent.target_entropy": (lambda v: v is None or is_number(v), "a number or None"),
-    "FbrcAgent.gamma": (lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1"),
-    "FbrcAgent.target_update_tau": (
-        lambda v: is_number(v) and 0 < v <= 1,
-        "a number above 0 and up to 1",
-    ),
+    "FbrcAgent.gamma": _DISCOUNT,
+    "FbrcAgent.target_update_tau": _SHARE,
     "FbrcAgent.target_update_period": _COUNT,
     "FbrcAgent.gradient_penalty_weight": _NOT_NEGATIVE,
     "FbrcAgent.reward_bonus": _FINITE,
@@ -85,7 +90,7 @@ _RULES: dict[str, _Rule] = {
 
 
 def check_bindings() -> None:
-    """Checks the numbers that gin binds to the networks and agents of `train`.
+    """Checks the numbers that gin binds to the networks and agents of `train` and `collect`.
 
     Raises:
         InputError: If one is out of its range or of another type.
