@@ -372,13 +372,20 @@ def test_damaged_fitted_density_is_named(tmp_path, damage):
     density = behavior_network.MixtureBehaviorNetwork(observation, action, fc_layer_params=(8,))
     density.create_variables()
     data = {
-        **{"observation_size": 3, "action_size": 1},
+        **{"source": "x.hdf5", "checksum": "abc", "observation_size": 3, "action_size": 1},
         **{"action_minimum": [-2.0], "action_maximum": [2.0]},
     }
     fitted_behavior.save_behavior_network(str(tmp_path), density, data, {})
     DAMAGES[damage](tmp_path / "fitted" / f"weights.{DATA}")
     with pytest.raises(InputError, match="fitted/weights cannot be read .* remove .*/fitted, "):
         fitted_behavior.load_behavior_network(str(tmp_path))
+
+
+def test_no_checkpoint_to_keep_is_refused(pendulum_data, tmp_path, capsys):
+    bindings = ["train.checkpoints_to_keep = 0"]
+    assert tiny.train(tmp_path / "run", pendulum_data, bindings=bindings) == 2
+    assert "train.checkpoints_to_keep is 0; it must be 1 or more." in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 # What killed processes leave.
