@@ -157,8 +157,10 @@ def run_stage(
                 trigger(step)
             log.advance(step)
             is_stopping = any_worker(interruption.requested() is not None)
-        if not is_stopping and not _has_scores(log, step):
-            write_evaluation(step)
+        if not is_stopping:
+            if not _has_scores(log, step):
+                write_evaluation(step)
+            # Only the chief has scores: all workers ask, as often as each other.
             is_stopping = any_worker(interruption.requested() is not None)
         watch.check_weights(step)
         save_checkpoint(step, force_trigger=True)
