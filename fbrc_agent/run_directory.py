@@ -16,7 +16,8 @@ from fbrc_agent.offline_data import OfflineData
 _LINE_LENGTH = 100_000
 
 # What others read in run.json.
-_DATA = ("source", "checksum", "transitions", "return_mean", "observation_size", "action_size")
+_DATA = ("source", "checksum", "transitions", "return_mean")
+_SPECS = ("observation_size", "action_size", "action_minimum", "action_maximum")
 _IDENTITY = ("task", "seed", *(f"data.{name}" for name in _DATA))
 _TEMPORARY = re.compile(r".+\.(\d+)\.tmp")
 
@@ -147,7 +148,17 @@ def describe_data(offline: OfflineData) -> dict[str, Any]:
 
 
 def specs(data: dict[str, Any]) -> tuple[Any, Any]:
-    """Returns the `TimeStep` spec and the action spec of data described by `describe_data`."""
+    """Returns the `TimeStep` spec and the action spec of data described by `describe_data`.
+
+    Raises:
+      InputError: If the description lacks an entry.
+    """
+    missing = [name for name in _SPECS if name not in data]
+    if missing:
+        raise InputError(
+            f"The run's description of {data.get('source')} has no entry '{missing[0]}'; restore "
+            "it, or take another directory."
+        )
     import tensorflow as tf
     from tf_agents.specs import tensor_spec
     from tf_agents.trajectories import time_step as ts

@@ -136,7 +136,7 @@ def train(
     look()
     policy_dir = os.path.join(root_dir, _POLICY)
     result_path = os.path.join(root_dir, "result.json")
-    result = run_directory.read_json(result_path)
+    result = run_directory.read_json(result_path, ["stages.fbrc.steps"])
     if result and result["stages"]["fbrc"]["steps"] >= fbrc_steps and os.path.isdir(policy_dir):
         return {**result, "policy": os.path.join(chief_dir, _POLICY)}
     with distribution.scope():
@@ -256,11 +256,11 @@ def export_run(root_dir: str, output: str) -> str:
       InputError: If there is no run, no checkpoint of its second stage, or `output` exists.
     """
     identity = run_directory.read_identity(root_dir)
+    time_step_spec, action_spec = run_directory.specs(identity["data"])
     directory = os.path.join(root_dir, learner.TRAIN_DIR, learner.POLICY_CHECKPOINT_DIR)
     newest = checkpoints.newest_valid(directory)
     if newest is None:
         raise InputError(f"There is no F-BRC checkpoint in {directory} yet; nothing to export.")
-    time_step_spec, action_spec = run_directory.specs(identity["data"])
     behavior = behavior_network.MixtureBehaviorNetwork(time_step_spec.observation, action_spec)
     agent = create_fbrc_agent(time_step_spec, action_spec, behavior, identity["seed"])
     # The policy is the actor alone; the density may have been another run's.

@@ -129,7 +129,7 @@ def test_file_in_place_of_the_directory(tmp_path, pendulum_data, capsys):
     path = tmp_path / "run"
     path.write_text("mine")
     error = refusal(capsys, *tiny.train_arguments(path, pendulum_data))
-    assert error == f"train: [Errno 17] File exists: '{path}'"
+    assert error == f"train: {path}: File exists; give another path."
     assert path.read_text() == "mine"
 
 
