@@ -140,5 +140,5 @@ def _learning_rates(agent: tf_agent.TFAgent) -> Sequence[tuple[str, float]]:
             continue
         if callable(rate) and not isinstance(rate, tf.Variable):
             rate = rate(value.iterations)
-        rates.append((attribute.lstrip("_"), float(rate)))
+        rates.append((attribute.lstrip("_"), float(tf.convert_to_tensor(rate))))
     return rates

@@ -133,7 +133,7 @@ def check_optimizers(agent: tf_agent.TFAgent, *attributes: str, optional: str = 
             raise InputError(f"{name} is {optimizer!r}; it must be an optimizer, such as @Adam().")
         rate = getattr(optimizer, "learning_rate", None)
         if isinstance(rate, (tf.Tensor, tf.Variable, float, int)):
-            number = float(rate)
+            number = float(tf.convert_to_tensor(rate))  # It may be mirrored.
             if not (math.isfinite(number) and number > 0):
                 raise InputError(
                     f"The learning rate of {name} is {number:g}; it must be a number above 0."
