@@ -19,6 +19,7 @@ _PLEASE_WAIT = (
     b"\nInterrupted: saving a checkpoint after the updates under way; Ctrl-C again ends at once.\n"
 )
 
+_handled: list[int] = []
 _requested: Optional[int] = None
 _is_deferring = False
 
@@ -58,12 +59,20 @@ def deferred() -> Iterator[None]:
     """
     global _is_deferring
     check()
+    renew()
     before, _is_deferring = _is_deferring, True
     try:
         yield
     finally:
         _is_deferring = before
     check()
+
+
+def renew() -> None:
+    """Handles again what a library has taken: TensorFlow takes SIGTERM when it meets a cluster."""
+    if threading.current_thread() is threading.main_thread():
+        for number in _handled:
+            signal.signal(number, _handle)
 
 
 @contextlib.contextmanager
@@ -75,12 +84,11 @@ def handlers() -> Iterator[None]:
     TensorFlow that does not return. A signal that was ignored, as it is below `nohup` or in a
     shell's background job, still is. Outside the main thread nothing is handled.
     """
-    global _requested
+    global _requested, _handled
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before: dict[int, Any] = {number: signal.getsignal(number) for number in _SIGNALS}
-    handled = [number for number in _SIGNALS if before[number] not in (signal.SIG_IGN, None)]
     # Python's handlers run in the main thread, when it comes back from TensorFlow. What has to
     # happen whether or not it does is for a thread that reads the numbers of the signals.
     receiver, sender = socket.socketpair()
@@ -88,13 +96,14 @@ def handlers() -> Iterator[None]:
     watcher = threading.Thread(target=_watch, args=(receiver,), daemon=True)
     watcher.start()
     descriptor = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-    for number in handled:
-        signal.signal(number, _handle)
+    _handled = [number for number in _SIGNALS if before[number] not in (signal.SIG_IGN, None)]
+    renew()
     try:
         yield
     finally:
-        for number in handled:
+        for number in _handled:
             signal.signal(number, before[number])
+        _handled = []
         signal.set_wakeup_fd(descriptor)
         sender.close()
         watcher.join()

@@ -9,6 +9,7 @@ from typing import Callable, Optional
 
 import tensorflow as tf
 
+from fbrc_agent import interruption
 from fbrc_agent.errors import InputError
 
 
@@ -35,7 +36,9 @@ def create_strategy(name: str, logical_cpus: Optional[int] = None) -> tf.distrib
         return tf.distribute.MirroredStrategy(devices)
     if name == "multi_worker":
         _check_cluster(os.environ.get("TF_CONFIG"))
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        interruption.renew()
+        return strategy
     raise InputError(f"strategy is {name!r}; it must be 'none', 'mirrored' or 'multi_worker'.")
 
 

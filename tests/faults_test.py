@@ -17,19 +17,23 @@ import tqdm
 
 from fbrc_agent import faults, interruption, pace, run_lock, run_log
 from fbrc_agent.errors import InputError
-from tests import tiny
+from tests import strategy_test, tiny
 
 
-def start(code, *arguments, **options):
+def start(code, *arguments, environment=()):
     """Starts Python code; unlike a shell's background job, it heeds the interrupt."""
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(tiny.ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(tiny.ROOT),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            **dict(environment),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        **options,
     )
 
 
@@ -189,6 +193,29 @@ def test_sigterm_during_an_evaluation_gives_it_up(tiny_run, pendulum_data, tmp_p
     assert checkpoint_steps(root_dir) == [10]
     assert second_stage(root_dir) == 0
     assert lines_of_second_stage(root_dir) == lines_of_second_stage(tiny_run)
+
+
+@pytest.mark.slow
+def test_sigterm_of_one_worker_saves_and_ends_all(pendulum_data, tmp_path):
+    root_dir = tmp_path / "run"
+    options = {"FBRC_STEPS": 10**6, "NUM_EVAL_EPISODES": 0, "train.checkpoint_interval": 10**6}
+    arguments = tiny.train_arguments(root_dir, pendulum_data, **options)
+    code = "import sys; from fbrc_agent import cli; sys.exit(cli.main(sys.argv[1:]))"
+    workers = []
+    try:
+        for environment in strategy_test.cluster_environments(2):
+            environment = {**environment, "CUDA_VISIBLE_DEVICES": "-1"}
+            workers.append(
+                start(code, *arguments, "--strategy", "multi_worker", environment=environment)
+            )
+        wait_for_line(workers[0], root_dir, 100)
+        workers[1].send_signal(signal.SIGTERM)
+        assert [finish(worker)[0] for worker in workers] == [143, 143]
+    finally:
+        for worker in workers:
+            worker.kill()
+    (step,) = checkpoint_steps(root_dir)
+    assert step >= 100
 
 
 # Two runs.
