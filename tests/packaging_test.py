@@ -12,7 +12,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-LAUNCHERS = ["train", "export", "evaluate", "collect", "plot", "test"]
+LAUNCHERS = ["train", "export", "evaluate", "collect", "plot", "benchmark", "test"]
 HEAVY = ["tensorflow", "tf_agents", "gym", "gymnasium", "d4rl", "mujoco"]
 
 
