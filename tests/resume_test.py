@@ -76,6 +76,8 @@ def test_twenty_kills_change_nothing(tmp_path, pendulum_data, seed):
     options = {**_STEPS, **_INTERVALS}
     assert not run_killed(tmp_path / "whole", pendulum_data, 0, 0, **options)
     kills = run_killed(tmp_path / "killed", pendulum_data, seed, 20, **options)
-    assert len(kills) == 20
     print("\n".join(kills))
+    assert len(kills) == 20
+    assert any("wrote" in kill and "/checkpoints/" in kill for kill in kills)
+    assert "wrote policies/" in kills[-1]
     assert_same_run(tmp_path / "whole", tmp_path / "killed")

@@ -3,8 +3,9 @@
 usage: python -m tests.resume_worker ROOT_DIR SEED NUM_KILLS TRAIN_ARGUMENT...
 
 TensorFlow is imported once and untouched before the forks, so that a start takes a second. Every
-third kill waits for a checkpoint or a policy that is half written; the others come at random.
-Prints a line for each kill, then the exit code of the last start.
+third kill waits for a file that is half written, of a checkpoint or a log in turn, and the last one
+for the exported policy; the others come at random. Prints a line for each kill and exits with the
+code of the last start.
 """
 
 import os
@@ -13,11 +14,15 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Sequence
 
 from fbrc_agent import cli, report, train  # noqa: F401
 
-# Names of what is being written: TensorFlow's data of a checkpoint, our own temporary names.
-_HALF_WRITTEN = ("*_temp", "*.tempstate*", "*tmp*")
+# Names of what is being written.
+_CHECKPOINT = ("ckpt-*_temp", "*.tempstate*", "ckpt-*.tmp", "checkpoint*tmp*")
+_LOG = ("*.jsonl.*tmp", "*.gin.*tmp")
+_POLICY = ("policies/**/*.tmp*",)
+_AIM_SECONDS = 180.0
 
 
 def _start(arguments: list[str]) -> int:
@@ -31,22 +36,26 @@ def _start(arguments: list[str]) -> int:
     return pid
 
 
-def _half_written(root: pathlib.Path) -> set[pathlib.Path]:
-    return {path for pattern in _HALF_WRITTEN for path in root.rglob(pattern)}
+def _half_written(root: pathlib.Path, patterns: Sequence[str]) -> set[pathlib.Path]:
+    return {path for pattern in patterns for path in root.rglob(pattern)}
 
 
-def _wait_to_kill(pid: int, root: pathlib.Path, generator: random.Random, aimed: bool) -> str:
+def _wait_to_kill(
+    pid: int, root: pathlib.Path, generator: random.Random, patterns: Sequence[str]
+) -> str:
     """Returns why the process is to be killed now, or '' if it has ended by itself."""
-    until = time.monotonic() + generator.uniform(1.0, 12.0)
-    old = _half_written(root) if root.exists() else set()
-    time.sleep(1.0 if aimed else 0.0)
-    while time.monotonic() < until + (30.0 if aimed else 0.0):
+    seconds = generator.uniform(1.0, 10.0)
+    old = _half_written(root, patterns)
+    if patterns == _CHECKPOINT:
+        time.sleep(seconds)  # Not always the first one.
+    until = time.monotonic() + (_AIM_SECONDS if patterns else seconds)
+    while time.monotonic() < until:
         if os.waitpid(pid, os.WNOHANG)[0]:
             return ""
-        new = _half_written(root) - old if aimed and root.exists() else set()
+        new = _half_written(root, patterns) - old
         if new:
-            return f"while it wrote {sorted(new)[0].name}"
-        time.sleep(0.0005 if aimed else 0.02)
+            return f"while it wrote {sorted(new)[0].relative_to(root)}"
+        time.sleep(0.0005 if patterns else 0.02)
     return "at random"
 
 
@@ -54,7 +63,12 @@ def main(root_dir: str, seed: str, num_kills: str, *arguments: str) -> int:
     generator, root = random.Random(int(seed)), pathlib.Path(root_dir)
     for kill in range(int(num_kills)):
         pid = _start(list(arguments))
-        reason = _wait_to_kill(pid, root, generator, aimed=kill % 3 == 2)
+        patterns: Sequence[str] = ()
+        if kill == int(num_kills) - 1:
+            patterns = _POLICY
+        elif kill % 3 == 2:
+            patterns = _LOG if kill % 2 else _CHECKPOINT
+        reason = _wait_to_kill(pid, root, generator, patterns)
         if not reason:
             print(f"the run was complete before kill {kill + 1}", flush=True)
             return 1
