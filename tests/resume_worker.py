@@ -19,9 +19,13 @@ from collections.abc import Sequence
 from fbrc_agent import cli, report, train  # noqa: F401
 
 # Names of what is being written.
-_CHECKPOINT = ("ckpt-*_temp", "*.tempstate*", "ckpt-*.tmp", "checkpoint*tmp*")
-_LOG = ("*.jsonl.*tmp", "*.gin.*tmp")
-_POLICY = ("policies/**/*.tmp*",)
+_CHECKPOINT = tuple(
+    f"{folder}/checkpoints/{name}"
+    for folder in ("train", "behavior/train")
+    for name in ("*temp*", "*tmp*")
+)
+_LOG = ("metrics.jsonl.*tmp", "operative_config.gin.*tmp")
+_POLICY = ("policies/greedy/*.tmp",)
 _AIM_SECONDS = 180.0
 
 
@@ -37,7 +41,7 @@ def _start(arguments: list[str]) -> int:
 
 
 def _half_written(root: pathlib.Path, patterns: Sequence[str]) -> set[pathlib.Path]:
-    return {path for pattern in patterns for path in root.rglob(pattern)}
+    return {path for pattern in patterns for path in root.glob(pattern)}
 
 
 def _wait_to_kill(
