@@ -212,15 +212,8 @@ def _unsealed_fault(directory: str, step: int) -> Optional[str]:
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
     except READ_ERRORS as error:
-        if faults.sentence(error) is not None:
-            raise  # What the machine refuses to read is not damaged.
-        return f"{prefix} cannot be read ({first_line(error)})"
+        return f"{prefix} cannot be read ({faults.damage(error)})"
     return None
-
-
-def first_line(error: BaseException) -> str:
-    """Returns the beginning of an error's message; TensorFlow's go on for many lines."""
-    return str(error).strip().split("\n")[0][:200]
 
 
 def _sha256(path: str) -> str:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
 
-from fbrc_agent import environments, interruption
+from fbrc_agent import environments, faults, interruption
 from fbrc_agent.errors import InputError
 
 # Observations [N, S] float32 to actions [N, A], as arrays or tensors.
@@ -170,7 +170,7 @@ def saved_model_action_fn(directory: str, environment_id: str) -> ActionFn:
         model = tf.saved_model.load(directory)
     # What TensorFlow raises for damaged files of one kind or another.
     except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
+        reason = faults.damage(error).rstrip(".")
         raise InputError(
             f"The SavedModel '{directory}' cannot be loaded, it may be damaged ({reason}); export "
             "the policy again."

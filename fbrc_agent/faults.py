@@ -43,6 +43,17 @@ def sentence(error: BaseException) -> Optional[str]:
     return f"{text.rstrip('.;')}; {advice}."
 
 
+def damage(error: BaseException) -> str:
+    """Returns the beginning of what a library says of a damaged file; TensorFlow says many lines.
+
+    Raises:
+      BaseException: The error itself, if the machine refused to read: that file is not damaged.
+    """
+    if sentence(error) is not None:
+        raise error
+    return str(error).strip().split("\n")[0][:200]
+
+
 def _original(error: BaseException) -> BaseException:
     """Returns what gin caught: it raises errors again as ones without arguments."""
     caught = error.__context__

@@ -81,10 +81,8 @@ def load_behavior_network(directory: str) -> behavior_network.MixtureBehaviorNet
     try:
         checkpoint.read(path).assert_consumed()
     except checkpoints.READ_ERRORS as error:
-        if faults.sentence(error) is not None:
-            raise  # What the machine refuses to read is not damaged.
         raise InputError(
-            f"{path} cannot be read ({checkpoints.first_line(error)}); remove "
+            f"{path} cannot be read ({faults.damage(error)}); remove "
             f"{os.path.dirname(path)}, and the run goes on from the checkpoints of its first stage."
         ) from error
     return behavior
