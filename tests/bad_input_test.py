@@ -319,6 +319,7 @@ CASES = [
     _of_binding("FbrcAgent.gradient_clipping = -1", "is -1; it must be a number above 0, or None"),
     _of_binding("FbrcAgent.reward_bonus = None", "reward_bonus is None; it must be a finite numbe"),
     _of_binding("FbrcAgent.include_critic_entropy_term = 1", "is 1; it must be True or False"),
+    _of_binding("FbrcAgent.share_actor_sample = 1", "is 1; it must be True or False"),
     _of_binding("FbrcAgent.actor_optimizer = 'adam'", f"actor_optimizer is 'adam'; {_OPTIMIZER}"),
     _of_binding("FbrcAgent.critic_optimizer = None", f"critic_optimizer is None; {_OPTIMIZER}"),
     _of_binding("BehaviorAgent.optimizer = @Adam", f"BehaviorAgent.optimizer is .*; {_OPTIMIZER}"),

@@ -440,3 +440,11 @@ def test_clock_that_goes_backwards_leaves_no_negative_number(tmp_path, monkeypat
     bar = capsys.readouterr().err
     assert "30/30" in bar
     assert "-" not in bar
+
+
+def test_what_the_machine_refuses_is_not_called_damage():
+    refused = OSError(errno.EMFILE, os.strerror(errno.EMFILE), "saved_model.pb")
+    with pytest.raises(OSError) as raised:
+        faults.damage(refused)
+    assert raised.value is refused
+    assert faults.damage(ValueError("Wrong wire type in tag.\nmore")) == "Wrong wire type in tag."

@@ -268,6 +268,15 @@ def test_another_seed_or_step_draws_other_actions():
     assert first != other
 
 
+def test_each_draw_of_a_step_has_a_number_of_its_own():
+    agent, numbers = fbrc(seed=3), []
+    sample = agent._sample
+    agent._sample = lambda policy, draw: numbers.append(draw) or sample(policy, draw)
+    agent.loss(batch())
+    agent.diagnostics(batch())
+    assert len(numbers) == len(set(numbers)) == 5
+
+
 def fix_noise(agent):
     """Gives each draw a noise of its own: XLA's generator is another one."""
     noise = np.random.default_rng(0).standard_normal((5, BATCH, 2)).astype(np.float32)
