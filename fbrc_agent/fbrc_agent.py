@@ -591,7 +591,13 @@ class FbrcAgent(sac_agent.SacAgent):
     def _minimize(self, tape, name, loss, variables, optimizer):
         assert variables, f"No trainable {name.lower()} variables to optimize."
         tf.debugging.check_numerics(loss, f"{name} loss is inf or nan.")
-        self._apply_gradients(tape.gradient(loss, variables), variables, optimizer)
+        gradients = tape.gradient(loss, variables)
+        # Orders what the loss reads before what the optimizer writes. tf.function does so too, but
+        # its edges can get lost where TensorFlow's optimizer splits Keras' IdentityN of all
+        # gradients: the penalty's biases were then sometimes read after their update.
+        with tf.control_dependencies([loss]):
+            gradients = [None if g is None else tf.identity(g) for g in gradients]
+        self._apply_gradients(gradients, variables, optimizer)
 
     def _loss_info(self, critic_loss, actor_loss, alpha_loss, terms) -> tf_agent.LossInfo:
         extra = FbrcLossInfo(
