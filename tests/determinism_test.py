@@ -105,7 +105,7 @@ def ancestors(nodes, name):
 
 
 def unordered_uses(nodes) -> list:
-    """Returns (variable, writing node, other node) wherever threads may run the two in any order."""
+    """Returns (variable, writer, other node) wherever threads may run the two in any order."""
     users = collections.defaultdict(list)
     for node in nodes.values():
         for source in (i.split(":")[0] for i in node.input if not i.startswith("^")):
