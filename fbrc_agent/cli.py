@@ -303,6 +303,28 @@ def benchmark() -> int:
     return _run("benchmark", "Measure speed and memory.", add_flags, body)
 
 
+def reproduce() -> int:
+    """fbrc-reproduce: run an experiment of the paper and draw its figure beside the numbers."""
+
+    def add_flags(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("name", help="name of the experiment, e.g. bandit")
+        parser.add_argument("--quick", action="store_true", help="minutes on 2 cores")
+        parser.add_argument(
+            "--root_dir", type=_path, help="directory to write; default runs/reproduce/<name>"
+        )
+        parser.add_argument("--gin_bindings", nargs="+", action="extend", help="gin bindings")
+
+    def body(flags: argparse.Namespace) -> None:
+        from fbrc_agent import experiments
+
+        experiment = experiments.get(flags.name)
+        _parse_gin([], flags.gin_bindings or [])
+        root_dir = flags.root_dir or os.path.join("runs", "reproduce", flags.name)
+        print(experiments.run(experiment, root_dir, flags.quick))
+
+    return _run("reproduce", "Run an experiment of the paper.", add_flags, body)
+
+
 COMMANDS = {
     "train": train,
     "export": export,
@@ -310,6 +332,7 @@ COMMANDS = {
     "collect": collect,
     "plot": plot,
     "benchmark": benchmark,
+    "reproduce": reproduce,
 }
 
 
