@@ -312,11 +312,10 @@ def _check_identity(prefix: str, identity: dict[str, Any]) -> None:
             "version, or give another root_dir to start anew."
         )
     saved = manifest["identity"]
-    pairs = {name: (saved.get(name), wanted) for name, wanted in identity.items()}
-    differing = [
-        f"{name} {there!r}, this run's is {wanted!r}"
-        for name, (there, wanted) in pairs.items()
-        if there != wanted
+    differing = [  # What a checkpoint does not say of itself cannot be compared.
+        f"{name} {saved[name]!r}, this run's is {wanted!r}"
+        for name, wanted in identity.items()
+        if name in saved and saved[name] != wanted
     ]
     if differing:
         raise InputError(

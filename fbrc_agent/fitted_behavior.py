@@ -4,6 +4,7 @@ A `behavior` directory holds `fitted/weights` (a TensorFlow checkpoint) and `fit
 (data, architecture, result of the stage); both appear together or not at all.
 """
 
+import hashlib
 import os
 import shutil
 from typing import Any, Optional
@@ -86,3 +87,11 @@ def load_behavior_network(directory: str) -> behavior_network.MixtureBehaviorNet
             f"{os.path.dirname(path)}, and the run goes on from the checkpoints of its first stage."
         ) from error
     return behavior
+
+
+def checksum(behavior: behavior_network.MixtureBehaviorNetwork) -> str:
+    """Returns the SHA-256 of the shapes and contents of a density's variables, in hexadecimal."""
+    digest = hashlib.sha256()
+    for weight in behavior.get_weights():
+        digest.update(f"{weight.shape}".encode() + weight.tobytes())
+    return digest.hexdigest()

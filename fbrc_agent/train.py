@@ -86,7 +86,8 @@ def train(
       eval_interval: Updates between evaluations; the last update is always evaluated.
       num_eval_episodes: Episodes of an evaluation; 0 for none.
       log_interval: Updates between lines of metrics.jsonl.
-      checkpoint_interval: Updates between checkpoints.
+      checkpoint_interval: Updates between checkpoints; 0 for those alone that end a stage or an
+        interrupted run.
       checkpoints_to_keep: How many checkpoints of each stage stay, the newest ones; 1 or more.
       behavior_dir: `behavior` directory of another run whose fitted density is taken; the first
         stage is then left out.
@@ -166,7 +167,13 @@ def train(
         with distribution.scope():
             behavior = fitted_behavior.load_behavior_network(behavior_dir or own_behavior_dir)
             agent = create_fbrc_agent(offline.time_step_spec, offline.action_spec, behavior, seed)
-        fbrc_result = run_stage("fbrc", root_dir, agent, fbrc_steps, eval_interval=eval_interval)
+        # The density is in the checkpoints of the agent, and a given one would give way to it.
+        density = {"behavior density": fitted_behavior.checksum(behavior)}
+        fbrc_result = run_stage(
+            *("fbrc", root_dir, agent, fbrc_steps),
+            eval_interval=eval_interval,
+            identity={**checkpoint_identity, **density},
+        )
         shutil.rmtree(policy_dir, ignore_errors=True)
         export.export_policy(agent.policy, policy_dir)
         result = {
