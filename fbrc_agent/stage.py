@@ -29,6 +29,8 @@ from fbrc_agent import evaluate as evaluation
 from fbrc_agent import strategy as strategies
 from fbrc_agent.errors import InputError
 
+# TF-Agents' Learner with an interval of 0 would not even save when it is told to.
+_NEVER = 1 << 62
 # Evaluations of one run start from the same states, so that its curve compares policies.
 _EVALUATION_SEED = 1000
 
@@ -62,7 +64,8 @@ def run_stage(
       seed: Seed of the batches.
       batch_size: Transitions per update, of all replicas together.
       log_interval: Updates between lines of losses, taken on the first batch.
-      checkpoint_interval: Updates between checkpoints.
+      checkpoint_interval: Updates between checkpoints; 0 for those alone that end the stage or an
+        interrupted run.
       eval_interval: Updates between evaluations; the last update is always evaluated.
       evaluate: What `make_evaluator` returns.
       strategy: The strategy under which the agent was created.
@@ -101,7 +104,7 @@ def run_stage(
         learner_dir,
         train_step,
         agent,
-        checkpoint_interval=checkpoint_interval,
+        checkpoint_interval=checkpoint_interval or _NEVER,
         summary_interval=log_interval,
         max_checkpoints_to_keep=checkpoints_to_keep + 1,  # `sealing` prunes.
         strategy=strategy,

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -14,7 +15,16 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import common
 
-from fbrc_agent import behavior_agent, behavior_network, checkpoints, fitted_behavior, run_directory
+from fbrc_agent import (
+    behavior_agent,
+    behavior_network,
+    checkpoints,
+    fitted_behavior,
+    interruption,
+    offline_data,
+    run_directory,
+    stage,
+)
 from fbrc_agent.errors import InputError
 from tests import tiny
 
@@ -253,6 +263,35 @@ def test_save_that_was_cut_leaves_nothing(directory, capsys):
     assert capsys.readouterr().err == ""
 
 
+# Without an interval.
+
+
+def run_without_interval(root_dir, data, num_steps, evaluate):
+    agent = make_agent()
+    return stage.run_stage(
+        *(str(root_dir), "behavior", str(root_dir), agent, num_steps, data, 0, 8),
+        **{"log_interval": 0, "checkpoint_interval": 0, "eval_interval": 5},
+        evaluate=evaluate,
+        strategy=tf.distribute.get_strategy(),
+        identity=IDENTITY,
+        checkpoints_to_keep=3,
+    )
+
+
+def test_only_an_interruption_and_the_end_save_at_an_interval_of_0(tmp_path, pendulum_data):
+    data = offline_data.load_dataset(str(pendulum_data))
+
+    def terminate(agent, stage_name):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(interruption.Interruption), interruption.handlers():
+        run_without_interval(tmp_path, data, 20, terminate)
+    saved = tmp_path / "train" / "checkpoints"
+    assert [path.stem for path in saved.glob("*.index")] == ["ckpt-5"]
+    run_without_interval(tmp_path, data, 20, lambda agent, stage_name: None)
+    assert sorted(path.stem for path in saved.glob("*.index")) == ["ckpt-20", "ckpt-5"]
+
+
 # Checkpoints of other runs.
 
 
@@ -355,6 +394,24 @@ def test_run_does_not_go_on_from_a_checkpoint_copied_from_another_seed(
     (root_dir / "operative_config.gin").unlink()
     assert tiny.train(root_dir, pendulum_data, FBRC_STEPS=30, SEED=1) == 2
     assert "has seed 0, this run's is 1" in capsys.readouterr().err
+
+
+def test_run_does_not_go_on_with_another_density(tiny_run, pendulum_data, tmp_path, capsys):
+    root_dir = shutil.copytree(tiny_run, tmp_path / "run")
+    behavior = fitted_behavior.load_behavior_network(str(tiny_run / "behavior"))
+    ours = fitted_behavior.checksum(behavior)
+    behavior.trainable_variables[0].assign_add(tf.ones_like(behavior.trainable_variables[0]))
+    given = fitted_behavior.read_description(str(tiny_run / "behavior"))
+    fitted_behavior.save_behavior_network(
+        str(tmp_path / "other"), behavior, given["data"], given["result"]
+    )
+    binding = f"train.behavior_dir = '{tmp_path / 'other'}'"
+    before = (root_dir / "metrics.jsonl").read_bytes()
+    assert tiny.train(root_dir, pendulum_data, FBRC_STEPS=30, bindings=[binding]) == 2
+    theirs = fitted_behavior.checksum(behavior)
+    message = f"ckpt-20 has behavior density {ours!r}, this run's is {theirs!r}; give another"
+    assert message in capsys.readouterr().err
+    assert (root_dir / "metrics.jsonl").read_bytes() == before
 
 
 @pytest.mark.slow

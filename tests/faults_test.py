@@ -166,7 +166,7 @@ def checkpoint_steps(root_dir):
 @pytest.mark.slow
 def test_sigterm_during_updates_saves_what_is_done(tiny_run, pendulum_data, tmp_path, second_stage):
     root_dir = tmp_path / "run"
-    options = {"EVAL_INTERVAL": 0, "train.log_interval": 10, "train.checkpoint_interval": 10**6}
+    options = {"EVAL_INTERVAL": 0, "train.log_interval": 10, "train.checkpoint_interval": 0}
     process = start_run(tiny_run, pendulum_data, root_dir, FBRC_STEPS=10**6, **options)
     wait_for_line(process, root_dir, 200)
     process.send_signal(signal.SIGTERM)
