@@ -12,7 +12,7 @@ from typing import Any, Optional
 import gin
 import tensorflow as tf
 
-from fbrc_agent import behavior_network, checkpoints, faults, run_directory
+from fbrc_agent import behavior_network, checkpoint_files, faults, run_directory
 from fbrc_agent.errors import InputError
 
 _FITTED, _WEIGHTS, _DESCRIPTION = "fitted", "weights", "behavior.json"
@@ -81,7 +81,7 @@ def load_behavior_network(directory: str) -> behavior_network.MixtureBehaviorNet
     path = os.path.join(directory, _FITTED, _WEIGHTS)
     try:
         checkpoint.read(path).assert_consumed()
-    except checkpoints.READ_ERRORS as error:
+    except checkpoint_files.READ_ERRORS as error:
         raise InputError(
             f"{path} cannot be read ({faults.damage(error)}); remove "
             f"{os.path.dirname(path)}, and the run goes on from the checkpoints of its first stage."

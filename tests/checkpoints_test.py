@@ -203,6 +203,22 @@ def test_checkpoint_damaged_twice_is_kept_twice(directory):
     assert (directory / f"damaged-2-ckpt-40.{DATA}").exists()
 
 
+def test_as_many_damaged_checkpoints_are_kept_as_whole_ones(directory):
+    for step in (40, 40, 50, 60):
+        agent = make_agent()
+        trigger = make_learner(directory, agent, keep=2)
+        trigger(step)
+        flip_byte(directory / f"ckpt-{step}.{DATA}")
+        checkpoints.prepare(str(directory), agent, IDENTITY)
+    make_learner(directory, make_agent(), keep=2)(70)
+    damaged = sorted(directory.glob("damaged-*"))
+    assert damaged == [
+        directory / f"damaged-ckpt-{step}.{kind}"
+        for step in (50, 60)
+        for kind in (DATA, INDEX, MANIFEST)
+    ]
+
+
 def test_nothing_whole_is_refused_and_left_alone(directory):
     for path in directory.glob(f"*.{DATA}"):
         flip_byte(path)
