@@ -73,6 +73,17 @@ def check_finite(source: str, key: str, array: np.ndarray, first_row: int = 0) -
             )
 
 
+def check_flags(source: str, key: str, array: np.ndarray, first_row: int = 0) -> None:
+    """Only 0 and 1, of any type, in rows of which the first has the number `first_row`."""
+    wrong = (array != 0) & (array != 1)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InputError(
+            f"{source}: {key} has {array[row]} in row {first_row + row}; every value must be 0 or "
+            "1, or of type bool."
+        )
+
+
 def resolve_bounds(
     source: str, size: int, bounds: Optional[ActionBounds]
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ from fbrc_agent.array_checks import (
     PIECE_BYTES,
     check_actions,
     check_finite,
+    check_flags,
     check_kind_and_rank,
     check_lengths,
     empty_float32,
@@ -25,6 +26,7 @@ from fbrc_agent.errors import InputError
 # What D4RL's files hold, and the rank of each array.
 _REQUIRED = {"observations": 2, "actions": 2, "rewards": 1, "terminals": 1}
 _OPTIONAL = {"timeouts": 1}
+_FLAGS = ("terminals", "timeouts")
 
 # Attributes of the file that our own collector writes.
 _ATTRIBUTES = ("action_minimum", "action_maximum", "max_episode_steps")
@@ -80,12 +82,14 @@ class D4rlFile:
         """Returns `rewards` [N] in float32, `terminals` [N] or `timeouts` [N] in bool.
 
         Raises:
-            InputError: As `read_blocks`.
+            InputError: As `read_blocks`, or if a value of the latter is neither 0 nor 1.
         """
-        is_flag = key in ("terminals", "timeouts")
+        is_flag = key in _FLAGS
         vector = np.empty(self.shapes[key], bool if is_flag else np.float32)
         for start, rows in self.read_blocks(key):
-            vector[start : start + len(rows)] = rows != 0 if is_flag else rows
+            if is_flag:
+                check_flags(self.path, key, rows, start)
+            vector[start : start + len(rows)] = rows
         return vector
 
     def read_actions(
@@ -232,7 +236,8 @@ def save_d4rl_hdf5(
         next_observations: [N, S], optional; `load_dataset` does not need it.
 
     Raises:
-        InputError: If the arrays do not fit together or the file cannot be written.
+        InputError: If the arrays do not fit together, a terminal or timeout is neither 0 nor 1, or
+            the file cannot be written.
     """
     columns = {
         "observations": observations,
@@ -245,8 +250,10 @@ def save_d4rl_hdf5(
         columns["next_observations"] = next_observations
     arrays: dict[str, np.ndarray] = {}
     for key, value in columns.items():
-        dtype = bool if key in ("terminals", "timeouts") else np.float32
-        arrays[key] = to_array(path, key, value).astype(dtype, copy=False)
+        array = to_array(path, key, value)
+        if key in _FLAGS:
+            check_flags(path, key, array)
+        arrays[key] = array.astype(bool if key in _FLAGS else np.float32, copy=False)
     check_lengths(path, arrays)
     temporary = f"{path}.{uuid.uuid4().hex}.part"
     try:

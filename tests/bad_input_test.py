@@ -68,6 +68,8 @@ def _data_files(w, good):
     write("inf", one_value("rewards", 23, np.inf))
     write("beyond_float32", one_value("rewards", 24, 1e300, np.float64))
     write("nan_terminal", one_value("terminals", 3, np.nan))
+    write("two_terminal", one_value("terminals", 4, 2, np.uint8))
+    write("half_timeout", one_value("timeouts", 5, 0.5))
     write("outside_bounds", one_value("actions", 5, 2.5))
     write("empty", {key: value[:0] for key, value in columns.items()})
     write("one_row", {key: value[:1] for key, value in columns.items()})
@@ -364,6 +366,8 @@ CASES = [
     _of_data("inf", "rewards has inf in row 23; every value must be a finite float32"),
     _of_data("beyond_float32", "rewards has .* in row 24; every value must be a finite float32"),
     _of_data("nan_terminal", "terminals has nan in row 3; every value must be"),
+    _of_data("two_terminal", r"terminals has 2\.0 in row 4; every value must be 0 or 1"),
+    _of_data("half_timeout", r"timeouts has 0\.5 in row 5; every value must be 0 or 1"),
     _of_data("outside_bounds", r"actions has \[2\.5\] in row 5, outside .*; pass action_bounds="),
     _of_data("empty", "is empty; it must have at least one transition"),
     _of_data("one_row", "has no usable transition; it needs two consecutive rows"),

@@ -652,6 +652,31 @@ def test_saved_file_loads_as_it_was_given(tmp_path):
     assert data.num_transitions == 8
 
 
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int8, np.int64, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(10,), (10, 1)])
+def test_flags_are_0_and_1_of_any_type(tmp_path, dtype, shape):
+    columns = make_columns(terminal_rows=(3, 8), timeout_rows=(5,))
+    expected = offline_data.load_dataset(write(tmp_path / "bool.hdf5", columns))
+    for key in ("terminals", "timeouts"):
+        columns[key] = columns[key].astype(dtype).reshape(shape)
+    data = offline_data.load_dataset(write(tmp_path / "other.hdf5", columns))
+    assert data.checksum == expected.checksum
+    np.testing.assert_array_equal(data.discounts, [1, 1, 1, 0, 1, 1, 1, 0])
+
+
+@pytest.mark.parametrize("key", ["terminals", "timeouts"])
+@pytest.mark.parametrize("value, text", [(2, "2"), (-1, "-1"), (0.5, "0.5"), (255, "255")])
+def test_flag_of_another_value_is_refused(tmp_path, key, value, text):
+    columns = make_columns(num_rows=300_000)  # More than one block.
+    columns[key] = columns[key].astype(np.float64)
+    columns[key][[299_990, 299_995]] = value
+    message = rf"file.hdf5: {key} has {text}(\.0)? in row 299990; every value must be 0 or 1"
+    with pytest.raises(InputError, match=message):
+        offline_data.load_dataset(write(tmp_path / "file.hdf5", columns))
+    with pytest.raises(InputError, match=message):
+        offline_data.save_d4rl_hdf5(str(tmp_path / "file.hdf5"), **columns, attributes={})
+
+
 def test_saved_file_has_next_observations_if_given(tmp_path):
     columns = make_columns()
     path = str(tmp_path / "file.hdf5")
