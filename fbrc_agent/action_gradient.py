@@ -1,8 +1,8 @@
-"""||grad_a f(s, a)||^2, the integrand of the gradient penalty (Kostrikov et al. 2021, eq. 7)."""
+"""grad_a f(s, a) and ||grad_a f(s, a)||^2, the gradient penalty (Kostrikov et al. 2021, eq. 7)."""
 
 import contextlib
 from collections.abc import Iterator
-from typing import Callable
+from typing import Callable, Optional
 
 import tensorflow as tf
 from tf_agents.typing import types
@@ -12,8 +12,36 @@ def squared_action_gradient(
     function: Callable[[types.NestedTensor], tf.Tensor],
     actions: types.NestedTensor,
     outer_shape: tf.TensorShape,
+    goal: Optional[types.NestedTensor] = None,
 ) -> tf.Tensor:
-    """Returns ||grad_a f(a)||^2 per example, summed over the action's dimensions and its nest.
+    """Returns ||grad_a f(a) - goal||^2, summed over the action's dimensions and its nest.
+
+    Args:
+      function: f, as for `gradient`.
+      actions: The actions.
+      outer_shape: The static shape `[B]` or `[B, T]`, that of the result.
+      goal: Subtracted from the gradient, a nest like `actions`; None for 0.
+
+    Raises:
+      ValueError: If T is not known.
+    """
+    gradients = tf.nest.flatten(gradient(function, actions, outer_shape))
+    if goal is not None:
+        gradients = [g - c for g, c in zip(gradients, tf.nest.flatten(goal))]
+    return tf.add_n(
+        [
+            tf.reduce_sum(tf.square(g), axis=list(range(outer_shape.rank, g.shape.rank)))
+            for g in gradients
+        ]
+    )
+
+
+def gradient(
+    function: Callable[[types.NestedTensor], tf.Tensor],
+    actions: types.NestedTensor,
+    outer_shape: tf.TensorShape,
+) -> types.NestedTensor:
+    """Returns grad_a f(a) per example, a nest like `actions`.
 
     For values of shape `[B, T]` each step's value is differentiated with respect to that step's
     action alone, the earlier ones fixed: a recurrent f depends on them too. That takes T passes.
@@ -32,18 +60,17 @@ def squared_action_gradient(
         value = function(actions)
         steps = [value] if outer_shape.rank == 1 else _steps(value, outer_shape)
 
-    def squared(step: int, step_value: tf.Tensor) -> tf.Tensor:
-        gradients = tape.gradient(
-            step_value, flat, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
-        if outer_shape.rank > 1:
-            gradients = [g[:, step] for g in gradients]
-        return tf.add_n(
-            [tf.reduce_sum(tf.square(g), axis=list(range(1, g.shape.rank))) for g in gradients]
-        )
+    def of_all_actions(step_value: tf.Tensor) -> list[tf.Tensor]:
+        return tape.gradient(step_value, flat, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
-    norms = [squared(step, step_value) for step, step_value in enumerate(steps)]
-    return norms[0] if outer_shape.rank == 1 else tf.stack(norms, axis=1)
+    gradients = [of_all_actions(step_value) for step_value in steps]
+    if outer_shape.rank == 1:
+        return tf.nest.pack_sequence_as(actions, gradients[0])
+    own = [
+        tf.stack([g[:, step] for step, g in enumerate(of_leaf)], axis=1)
+        for of_leaf in zip(*gradients)
+    ]
+    return tf.nest.pack_sequence_as(actions, own)
 
 
 @contextlib.contextmanager

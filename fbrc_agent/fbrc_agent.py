@@ -39,6 +39,9 @@ _CRITIC_NAMES = {
     "target_critic_network_2": "TargetCriticNetwork2",
 }
 
+_PENALTY_ACTIONS = ("policy", "data")
+_REGULARIZATIONS = ("offset", "gradient_penalty", "fisher")
+
 # The draws of actions in a step: a' of the target, a of the penalty, of the actor's and of the
 # temperature's loss, and of the diagnostics.
 _TARGET, _PENALTY, _ACTOR, _TEMPERATURE, _DIAGNOSTICS = _DRAWS = range(5)
@@ -66,6 +69,15 @@ class FbrcAgent(sac_agent.SacAgent):
     (0 at a terminal). No gradient flows into the sampled actions, the target or mu. Actor and
     temperature are SAC's with that critic. `critic_loss_weight` multiplies the whole of eq. 7.
 
+    The paper's variants are one argument each. `penalty_actions="data"` takes the penalty at the
+    data's actions (section 4.2). Two values of `regularization` do without the offset (figure 4):
+    Q_i is the network itself, log mu enters no value, and in place of ||grad_a O_i||^2 stands
+
+        "gradient_penalty":  ||grad_a Q_i(s, a)||^2,
+        "fisher":            ||grad_a Q_i(s, a) - grad_a log mu(a|s)||^2,
+
+    the latter the integrand of the Fisher divergence between mu and the Boltzmann policy of Q_i.
+
     With log mu = 0, `gradient_penalty_weight=0`, `reward_bonus=0` and
     `include_critic_entropy_term=True` this is `SacAgent`.
     """
@@ -84,6 +96,8 @@ class FbrcAgent(sac_agent.SacAgent):
         reward_bonus: types.Float = 0.0,
         include_critic_entropy_term: bool = False,
         share_actor_sample: bool = False,
+        penalty_actions: str = "policy",
+        regularization: str = "offset",
         actor_loss_weight: types.Float = 1.0,
         critic_loss_weight: types.Float = 0.5,
         alpha_loss_weight: types.Float = 1.0,
@@ -107,7 +121,7 @@ class FbrcAgent(sac_agent.SacAgent):
         seed: Optional[int] = None,
         jit_compile: bool = False,
     ):
-        """Creates the agent: `SacAgent`'s arguments and defaults, and seven of its own.
+        """Creates the agent: `SacAgent`'s arguments and defaults, and nine of its own.
 
         Args:
           time_step_spec: A `TimeStep` spec of the expected time steps.
@@ -116,6 +130,7 @@ class FbrcAgent(sac_agent.SacAgent):
             values of shape `[B]`; it is wrapped into Q = O + log mu here. A
             `BehaviorRegularizedCriticNetwork` is taken as is. A recurrent one is trained on
             `[B, T]`, T known; its penalty is taken at each step, the steps before it fixed.
+            Without the offset (see `regularization`) it is Q, and not wrapped.
           actor_network: A network from observations to action distributions.
           actor_optimizer: Optimizer of the actor.
           critic_optimizer: Optimizer of both offset networks.
@@ -130,6 +145,10 @@ class FbrcAgent(sac_agent.SacAgent):
             the authors' code leaves it out.
           share_actor_sample: Whether the temperature's loss takes the actions of the actor's loss,
             as in the authors' code, which saves a pass; `SacAgent` draws from the updated actor.
+          penalty_actions: Where the penalty is taken: "policy", at actions of pi, as in eq. 7; or
+            "data", at the actions of the data.
+          regularization: "offset", eq. 7; or "gradient_penalty" or "fisher", without the offset, as
+            above. mu is needed all the same, for the diagnostics if for nothing else.
           actor_loss_weight: Weight of the actor loss.
           critic_loss_weight: Weight of the critic loss, eq. 7.
           alpha_loss_weight: Weight of the temperature loss.
@@ -163,10 +182,22 @@ class FbrcAgent(sac_agent.SacAgent):
         Raises:
           ValueError: If a network does not fit the specs (see `network_checks`), `behavior_network`
             does not give distributions over `action_spec`, or a wrapped critic holds another
-            behavior network.
-          ValueError: If `jit_compile` meets debug summaries, or an optimizer that is not Keras'.
+            behavior network, or is given where there is no offset.
+          ValueError: If `penalty_actions` or `regularization` is not one of the values above, or
+            `td_errors_loss_fn` is no function.
+          ValueError: If `jit_compile` meets debug summaries, an optimizer that is not Keras', or a
+            strategy of other than one device.
           NotImplementedError: If actions are discrete.
         """
+        _check_choice("penalty_actions", penalty_actions, _PENALTY_ACTIONS)
+        _check_choice("regularization", regularization, _REGULARIZATIONS)
+        if not callable(td_errors_loss_fn):
+            raise ValueError(
+                f"td_errors_loss_fn is {td_errors_loss_fn!r}; it must be a function of (target, "
+                "prediction), such as tf.math.squared_difference."
+            )
+        if jit_compile:
+            _check_strategy()
         network_checks.check_specs(time_step_spec, action_spec)
         time_step_spec, action_spec = tensor_spec.from_spec((time_step_spec, action_spec))
         self._check_action_spec(action_spec)
@@ -181,11 +212,12 @@ class FbrcAgent(sac_agent.SacAgent):
             "target_critic_network_2": target_critic_network_2,
         }
         critic_spec = (observation_spec, action_spec)
-        wrapped = {}
+        make_critic = _wrapped if regularization == "offset" else _plain
+        q_networks = {}
         for argument, net in given_critics.items():
             if net is not None or argument == "critic_network":
                 network_checks.check_input_spec(argument, net, critic_spec)
-                wrapped[argument] = _regularize(argument, net, behavior_network)
+                q_networks[argument] = make_critic(argument, net, behavior_network)
         if critic_network_2 is critic_network:
             raise ValueError(
                 f"critic_network_2 and critic_network are the same network, "
@@ -198,7 +230,7 @@ class FbrcAgent(sac_agent.SacAgent):
         super().__init__(
             time_step_spec,
             action_spec,
-            critic_network=wrapped["critic_network"],
+            critic_network=q_networks["critic_network"],
             actor_network=actor_network,
             actor_optimizer=actor_optimizer,
             critic_optimizer=critic_optimizer,
@@ -207,9 +239,9 @@ class FbrcAgent(sac_agent.SacAgent):
             critic_loss_weight=critic_loss_weight,
             alpha_loss_weight=alpha_loss_weight,
             actor_policy_ctor=actor_policy_ctor,
-            critic_network_2=wrapped.get("critic_network_2"),
-            target_critic_network=wrapped.get("target_critic_network"),
-            target_critic_network_2=wrapped.get("target_critic_network_2"),
+            critic_network_2=q_networks.get("critic_network_2"),
+            target_critic_network=q_networks.get("target_critic_network"),
+            target_critic_network_2=q_networks.get("target_critic_network_2"),
             target_update_tau=target_update_tau,
             target_update_period=target_update_period,
             td_errors_loss_fn=td_errors_loss_fn,
@@ -224,8 +256,8 @@ class FbrcAgent(sac_agent.SacAgent):
             train_step_counter=train_step_counter,
             name=name,
         )
-        for argument, net in wrapped.items():
-            network_checks.check_values(argument, net.offset_network, critic_spec)
+        for argument, net in q_networks.items():
+            network_checks.check_values(argument, _learned(net), critic_spec)
         if twin_of_built_critic:
             network_checks.check_twins_differ(critic_network, self._critic_network_2)
         # The critics do not track mu; here it enters the agent's checkpoints.
@@ -234,6 +266,8 @@ class FbrcAgent(sac_agent.SacAgent):
         self._reward_bonus = reward_bonus
         self._include_critic_entropy_term = include_critic_entropy_term
         self._share_actor_sample = share_actor_sample
+        self._penalty_actions = penalty_actions
+        self._regularization = regularization
         self._seed = seed
         self._update = self._update_networks
         if jit_compile:
@@ -281,7 +315,7 @@ class FbrcAgent(sac_agent.SacAgent):
         weights: Optional[types.Tensor] = None,
         training: Optional[bool] = True,
     ) -> types.Tensor:
-        """Returns E_{s~D, a~pi} [ alpha log pi(a|s) - min_i O_i(s, a) - log mu(a|s) ], a scalar.
+        """Returns E_{s~D, a~pi} [ alpha log pi(a|s) - min_i Q_i(s, a) ], a scalar.
 
         Args:
           time_steps: A batch of time steps.
@@ -296,9 +330,8 @@ class FbrcAgent(sac_agent.SacAgent):
         time_steps = states.time_steps
         with tf.name_scope("actor_loss"):
             actions, log_pi = self._sample(states.policy, _ACTOR)
-            log_mu = self._log_mu(states.behavior, actions)
-            offsets = self._offsets(self._critics(), time_steps, actions)
-            q_values = tf.minimum(*offsets) + log_mu
+            log_mu = self._log_mu_of_q(states.behavior, actions)
+            q_values = tf.minimum(*self._outputs(self._critics(), time_steps, actions)) + log_mu
             regularization = self._actor_network.losses if self._actor_network else None
             loss = self._aggregate(
                 self._alpha_as(log_pi) * log_pi - q_values, weights, regularization
@@ -323,8 +356,12 @@ class FbrcAgent(sac_agent.SacAgent):
           experience: As for `train`.
 
         Returns:
-          `offset_gradient_norm`: E ||grad_a O_i(s, a)||, mean of the twins, a ~ pi(.|s);
-          `behavior_gradient_norm`: E ||grad_a log mu(a|s)||, at the same actions;
+          `offset_gradient_norm`: E ||grad_a O_i(s, a)||, mean of the twins, a ~ pi(.|s) whatever
+            `penalty_actions` is. It is that of the network's own output: without the offset
+            parameterization, E ||grad_a Q_i(s, a)||;
+          `behavior_gradient_norm`: E ||grad_a log mu(a|s)||, at the same actions: what the offset's
+            gradient is added to, what "fisher" draws grad_a Q_i to, and with "gradient_penalty"
+            what no loss knows of;
           `q_policy`, `q_data`: E min_i Q_i at the policy's and at the data's actions;
           `entropy`: E -log pi(a|s), nats;
           `alpha`: the temperature.
@@ -334,21 +371,16 @@ class FbrcAgent(sac_agent.SacAgent):
         actions, log_pi = self._actions_and_log_probs(time_steps, draw=_DIAGNOSTICS)
         outer_shape = time_steps.step_type.shape
 
-        def critic(offset_network):
-            return lambda a: self._offsets([offset_network], time_steps, a)[0]
+        def output(net):
+            return lambda a: self._outputs([net], time_steps, a)[0]
 
         def min_q(a):
-            return tf.minimum(*self._offsets(self._critics(), time_steps, a)) + self._log_mu(
-                behavior, a
-            )
+            outputs = self._outputs(self._critics(), time_steps, a)
+            return tf.minimum(*outputs) + self._log_mu_of_q(behavior, a)
 
         norms = [
-            tf.sqrt(
-                action_gradient.squared_action_gradient(
-                    critic(offset_network), actions, outer_shape
-                )
-            )
-            for offset_network in self._critics()
+            tf.sqrt(action_gradient.squared_action_gradient(output(net), actions, outer_shape))
+            for net in self._critics()
         ]
         mu_norm = tf.sqrt(
             action_gradient.squared_action_gradient(
@@ -489,12 +521,13 @@ class FbrcAgent(sac_agent.SacAgent):
                 tf.cast(rewards, next_values.dtype) + discounts * next_values
             )
             log_mu = tf.stop_gradient(self._log_mu(states.behavior, actions))
-            offsets = self._offsets(self._critics(), time_steps, actions, training)
-            q_values = [offset + log_mu for offset in offsets]
+            q_values = self._outputs(self._critics(), time_steps, actions, training)
+            if self._regularization == "offset":
+                q_values = [offset + log_mu for offset in q_values]
             td_loss = td_errors_loss_fn(td_targets, q_values[0]) + td_errors_loss_fn(
                 td_targets, q_values[1]
             )
-            penalty = self._gradient_penalty(states, td_loss)
+            penalty = self._gradient_penalty(states, actions, td_loss)
             regularization = self._critic_network_1.losses + self._critic_network_2.losses
             loss = self._aggregate(
                 td_loss + self._gradient_penalty_weight * penalty, weights, regularization
@@ -508,42 +541,55 @@ class FbrcAgent(sac_agent.SacAgent):
         """Returns min_j Q'_j(s', a'), a' ~ pi(.|s'), with the entropy term if asked for."""
         actions, log_pi = self._actions_and_log_probs(next_time_steps, draw=_TARGET)
         targets = (self._target_critic_network_1, self._target_critic_network_2)
-        offsets = self._offsets([t.offset_network for t in targets], next_time_steps, actions)
-        values = tf.minimum(*offsets) + self._log_mu(self._behavior(next_time_steps), actions)
+        outputs = self._outputs([_learned(t) for t in targets], next_time_steps, actions)
+        values = tf.minimum(*outputs)
+        values += self._log_mu_of_q(self._behavior(next_time_steps), actions)
         if self._include_critic_entropy_term:
             values -= self._alpha_as(log_pi) * log_pi
         return values
 
-    def _gradient_penalty(self, states: _States, like: tf.Tensor) -> tf.Tensor:
-        """Returns sum_i ||grad_a O_i(s, a)||^2, a ~ pi(.|s), per example; zeros if lambda = 0."""
+    def _gradient_penalty(self, states: _States, data_actions, like: tf.Tensor) -> tf.Tensor:
+        """Returns the sum over the twins of the variant's penalty, per example; 0 if lambda = 0."""
         if isinstance(self._gradient_penalty_weight, (int, float)) and (
             self._gradient_penalty_weight == 0
         ):
             return tf.zeros_like(like)
         time_steps = states.time_steps
-        actions, _ = self._sample(states.policy, _PENALTY)
+        outer_shape = time_steps.step_type.shape
+        actions = data_actions
+        if self._penalty_actions == "policy":
+            actions, _ = self._sample(states.policy, _PENALTY)
         actions = tf.nest.map_structure(tf.stop_gradient, actions)
+        goal = None
+        if self._regularization == "fisher":
+            goal = action_gradient.gradient(
+                lambda a: self._log_mu(states.behavior, a), actions, outer_shape
+            )
+            goal = tf.nest.map_structure(tf.stop_gradient, goal)
 
-        def squared_norm(offset_network):
-            with action_gradient.constant_relu_masks(offset_network):
+        def squared_norm(net):
+            with action_gradient.constant_relu_masks(net):
                 return action_gradient.squared_action_gradient(
-                    lambda a: self._offsets([offset_network], time_steps, a, training=True)[0],
+                    lambda a: self._outputs([net], time_steps, a, training=True)[0],
                     actions,
-                    time_steps.step_type.shape,
+                    outer_shape,
+                    goal,
                 )
 
         return tf.add_n([squared_norm(net) for net in self._critics()])
 
     def _critics(self):
-        return [self._critic_network_1.offset_network, self._critic_network_2.offset_network]
+        """Returns the twins' learned networks: O_i, or Q_i where there is no offset."""
+        return [_learned(self._critic_network_1), _learned(self._critic_network_2)]
 
-    def _offsets(self, offset_networks, time_steps, actions, training=False):
-        """Returns O_i(s, a) of each network, `[B]`."""
+    def _outputs(self, nets, time_steps, actions, training=False):
+        """Returns each network's value of (s, a), `[B]`: O_i, or Q_i where there is no offset."""
         inputs = (time_steps.observation, actions)
-        return [
-            net(inputs, step_type=time_steps.step_type, training=training)[0]
-            for net in offset_networks
-        ]
+        return [net(inputs, step_type=time_steps.step_type, training=training)[0] for net in nets]
+
+    def _log_mu_of_q(self, behavior, actions):
+        """Returns what makes Q of a network's output: log mu, or 0 where there is no offset."""
+        return self._log_mu(behavior, actions) if self._regularization == "offset" else 0.0
 
     def _states(self, time_steps, training: bool) -> _States:
         policy = self._policy_distribution(time_steps, training)
@@ -609,17 +655,51 @@ class FbrcAgent(sac_agent.SacAgent):
         return tf_agent.LossInfo(loss=critic_loss + actor_loss + alpha_loss, extra=extra)
 
 
-def _regularize(argument, offset_network, behavior_network):
+def _wrapped(argument, net, behavior_network):
     """Returns Q = O + log mu for a plain critic network; a wrapped one is checked."""
-    if not isinstance(offset_network, critics.BehaviorRegularizedCriticNetwork):
+    if not isinstance(net, critics.BehaviorRegularizedCriticNetwork):
         name = _CRITIC_NAMES[argument]
-        return critics.BehaviorRegularizedCriticNetwork(offset_network, behavior_network, name)
-    if offset_network.behavior_network is not behavior_network:
+        return critics.BehaviorRegularizedCriticNetwork(net, behavior_network, name)
+    if net.behavior_network is not behavior_network:
         raise ValueError(
-            f"{argument} wraps the behavior network '{offset_network.behavior_network.name}', not "
+            f"{argument} wraps the behavior network '{net.behavior_network.name}', not "
             f"the agent's behavior_network '{behavior_network.name}'; give both the same object."
         )
-    return offset_network
+    return net
+
+
+def _plain(argument, net, _):
+    """Returns a critic network that is Q itself; a wrapped one is refused."""
+    if isinstance(net, critics.BehaviorRegularizedCriticNetwork):
+        raise ValueError(
+            f"{argument} '{net.name}' is O + log mu, but the agent's regularization has no offset; "
+            "give the network that it wraps, or regularization='offset'."
+        )
+    return net
+
+
+def _learned(critic):
+    """Returns the network within a critic that is learned: O of Q = O + log mu, or Q itself."""
+    if isinstance(critic, critics.BehaviorRegularizedCriticNetwork):
+        return critic.offset_network
+    return critic
+
+
+def _check_choice(argument, value, choices):
+    if value not in choices:
+        wanted = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
+        raise ValueError(f"{argument} is {value!r}; it must be {wanted}.")
+
+
+def _check_strategy():
+    """Refuses strategies that exchange gradients, which they cannot from within a `tf.function`."""
+    strategy = tf.distribute.get_strategy()
+    if tf.distribute.has_strategy() and not isinstance(strategy, tf.distribute.OneDeviceStrategy):
+        raise ValueError(
+            f"jit_compile is True under a {type(strategy).__name__}, which cannot exchange "
+            "gradients from within a compiled update; give jit_compile=False, or train without a "
+            "strategy."
+        )
 
 
 def _unique(variables):

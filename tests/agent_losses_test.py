@@ -190,8 +190,9 @@ def test_critic_loss_and_gradient_are_equation_7(dtype, entropy_term):
 
 
 @both_dtypes
-def test_actor_loss_and_gradient(dtype):
-    world = World(dtype)
+@pytest.mark.parametrize("regularization", ["offset", "gradient_penalty", "fisher"])
+def test_actor_loss_and_gradient(dtype, regularization):
+    world = World(dtype, regularization=regularization)
     agent = world.agent
     time_steps = world.transition().time_step
     with tf.GradientTape() as tape:
@@ -209,7 +210,8 @@ def test_actor_loss_and_gradient(dtype):
         _, loc, scale = reference.mixture_parameters(actor, s, ACTIONS, 1)
         actions = middle + half * np.tanh(loc[..., 0] + scale[..., 0] * noise)
         q = np.minimum(*[reference.offset(c, s, actions) for c in critics])
-        q = q + world.reference_log_mu(s, actions)
+        if regularization == "offset":
+            q = q + world.reference_log_mu(s, actions)
         return np.mean(np.exp(-0.4) * world.reference_log_pi(actor, s, actions) - q)
 
     np.testing.assert_allclose(loss.numpy(), expected_loss(), rtol=TOLERANCE[dtype])

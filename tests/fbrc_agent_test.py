@@ -328,3 +328,9 @@ def test_jit_compiled_it_stops_at_a_loss_that_is_not_finite():
 def test_refuses_to_compile_what_xla_cannot(change, sentence):
     with pytest.raises(ValueError, match=sentence):
         fbrc(jit_compile=True, **change)
+
+
+def test_refuses_to_compile_what_exchanges_gradients():
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        with pytest.raises(ValueError, match="under a MirroredStrategy, .* give jit_compile=False"):
+            fbrc(jit_compile=True)
