@@ -67,11 +67,10 @@ def run_with_sizes(run, root_dir, **changes):
         f"grid.{name} = {getattr(sizes, name)!r}"
         for name in ("tasks", "seeds", "behavior_steps", "fbrc_steps", "eval_interval")
     ]
-    code = tiny.run_command(
+    return tiny.run_command(
         "reproduce", run, "--root_dir", root_dir, "--gin_bindings", *bindings,
         f"grid.num_eval_episodes = {sizes.num_eval_episodes}",
     )  # fmt: skip
-    return code
 
 
 def cells_by_setting(root_dir, name):

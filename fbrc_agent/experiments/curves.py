@@ -31,16 +31,16 @@ _COLORS: Mapping[str, str] = {
 
 def scores(groups: Groups, title: str) -> Figure:
     """Draws the scores of the agents."""
-    figure, panels = _make_figure(len(groups), title)
+    figure, panels = _make_figure(len(groups))
     for axes, (task, settings) in zip(panels, groups.items()):
         _draw_scores(axes, task, settings)
-    _finish(figure, panels)
+    _finish(figure, panels, title, groups)
     return figure
 
 
 def gradient_norms(groups: Groups, title: str) -> Figure:
     """Draws ||grad_a O|| (solid) and ||grad_a log mu|| (dashed) at the policy's actions."""
-    figure, panels = _make_figure(len(groups), title)
+    figure, panels = _make_figure(len(groups))
     for axes, (task, settings) in zip(panels, groups.items()):
         plot._panel(axes, task, "mean norm, 1 / unit of action")
         for name, outcomes in settings.items():
@@ -51,15 +51,15 @@ def gradient_norms(groups: Groups, title: str) -> Figure:
                 ("behavior_gradient_norm", r"$\|\nabla_a \log\mu\|$", "--"),
             ):
                 _curves(axes, runs, "fbrc", key, _color(name), f"{symbol}, {label}", style)
-            _mark_nan(axes, outcomes, "offset_gradient_norm", _color(name))
+        _mark_nan(axes, settings, "offset_gradient_norm")
         axes.set_yscale("log")
-    _finish(figure, panels)
+    _finish(figure, panels, title, groups)
     return figure
 
 
 def densities(groups: Groups, title: str) -> Figure:
     """Draws the scores of the agents and the log-likelihoods of their densities."""
-    figure, panels = _make_figure(2 * len(groups), title, most_columns=2)
+    figure, panels = _make_figure(2 * len(groups), most_columns=2)
     for index, (task, settings) in enumerate(groups.items()):
         axes, likelihood = panels[2 * index : 2 * index + 2]
         _draw_scores(axes, f"{task}: F-BRC (dashed: the density sampled)", settings, True)
@@ -67,26 +67,28 @@ def densities(groups: Groups, title: str) -> Figure:
         for name, outcomes in settings.items():
             runs = [outcome.density for outcome in outcomes]
             _curves(likelihood, runs, "behavior", "log_prob", _color(name), None)
-    _finish(figure, panels)
+    _finish(figure, panels, title, groups)
     return figure
 
 
-def _make_figure(
-    num_panels: int, title: str, most_columns: int = _MOST_COLUMNS
-) -> tuple[Figure, list[Axes]]:
+def _make_figure(num_panels: int, most_columns: int = _MOST_COLUMNS) -> tuple[Figure, list[Axes]]:
     columns = min(num_panels, most_columns)
     rows = -(-num_panels // columns)
     width, height = _PANEL_SIZE
     # Titles and the legend take as much room however many panels there are.
     size = (max(columns, 1.6) * width, rows * height + 1.0)
     figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
-    figure.suptitle(title, fontsize=13)
     grid = figure.add_gridspec(rows, columns)
     return figure, [figure.add_subplot(grid[i // columns, i % columns]) for i in range(num_panels)]
 
 
-def _finish(figure: Figure, panels: Sequence[Axes]) -> None:
-    """Adds one legend for all panels, below them."""
+def _finish(figure: Figure, panels: Sequence[Axes], title: str, groups: Groups) -> None:
+    """Adds the title and one legend for all panels, below them."""
+    num_seeds = max(len(outcomes) for by_name in groups.values() for outcomes in by_name.values())
+    what = "1 seed"
+    if num_seeds > 1:
+        what = f"{num_seeds} seeds (thin), their mean (thick), from lowest to highest (band)"
+    figure.suptitle(f"{title}\n{what}", fontsize=12)
     entries: dict[str, Artist] = {}
     for axes in panels:
         axes.set_xlim(left=0)
@@ -108,10 +110,10 @@ def _draw_scores(
         label, color = outcomes[0].setting.label, _color(name)
         runs = [outcome.agent for outcome in outcomes]
         _curves(axes, runs, "fbrc", "normalized_score", color, label, marker="o")
-        _mark_nan(axes, outcomes, "normalized_score", color)
         if each_density:
             level = summaries.mean_and_std([o.density_score for o in outcomes])["mean"]
             _level(axes, level, color, "--", None)
+    _mark_nan(axes, settings, "normalized_score")
     first = next(iter(settings.values()))
     if not each_density:
         level = summaries.mean_and_std([o.density_score for o in first])["mean"]
@@ -149,17 +151,17 @@ def _curves(
     axes.plot(steps, mean, color=color, ls=style, lw=2.0, marker=dots, ms=3.5, label=label)
 
 
-def _mark_nan(axes: Axes, outcomes: Sequence[Outcome], name: str, color: str) -> None:
+def _mark_nan(axes: Axes, settings: Mapping[str, list[Outcome]], name: str) -> None:
     """Marks the end of runs whose numbers went bad, at their last known value."""
-    for outcome in outcomes:
-        if outcome.nan_step is None:
-            continue
+    ended = [o for outcomes in settings.values() for o in outcomes if o.nan_step is not None]
+    for outcome in ended:
         _, values = outcome.agent.curve("fbrc", name)
         known = values[np.isfinite(values)]
         if len(known):
             height, transform = known[-1], axes.transData
         else:  # None was known: at the bottom of the panel.
             height, transform = 0.03, axes.get_xaxis_transform()
+        color = _color(outcome.setting.name)
         axes.plot(
             [outcome.nan_step], [height], "X", ms=10, mec="black", color=color,
             transform=transform, clip_on=False, ls="", label="NaN: the run ended",

@@ -157,9 +157,10 @@ def _command(name: str, quick: bool, root_dir: str) -> str:
 def _describe(sizes: Sizes) -> str:
     density, agent = f"{sizes.behavior_steps:,}", f"{sizes.fbrc_steps:,}"
     seeds = f"{sizes.seeds} seed{'s' if sizes.seeds > 1 else ''}"
+    episodes = f"{sizes.num_eval_episodes} episode{'s' if sizes.num_eval_episodes > 1 else ''}"
     sentences = [
         f"Each density was fitted with {density} updates and each agent trained with {agent}, "
-        f"{seeds}; evaluations of {sizes.num_eval_episodes} episodes every "
+        f"{seeds}; evaluations of {episodes} every "
         f"{sizes.eval_interval:,} updates.",
         "Scores are normalized (0: a random policy, 100: an expert); ± is the standard deviation "
         "over seeds (n - 1).",
