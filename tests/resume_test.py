@@ -11,8 +11,15 @@ import tensorflow as tf
 
 from tests import tiny
 
-_STEPS = {"BEHAVIOR_STEPS": 4000, "FBRC_STEPS": 3000, "EVAL_INTERVAL": 500}
-_INTERVALS = {"train.log_interval": 100, "train.checkpoint_interval": 50}
+# As large as in real runs: a race between operations may be lost only when they take long.
+_SIZES = {
+    **{"BEHAVIOR_STEPS": 4000, "FBRC_STEPS": 3000, "EVAL_INTERVAL": 500, "BATCH_SIZE": 256},
+    **{"train.log_interval": 100, "train.checkpoint_interval": 50},
+}
+_NETWORKS = [
+    "create_offset_network.fc_layer_params = (256, 256)",
+    "create_actor_network.fc_layer_params = (256, 256)",
+]
 
 
 def checkpoint_tensors(root_dir):
@@ -58,10 +65,10 @@ def assert_same_run(root_dir, other_dir):
     tf.nest.map_structure(np.testing.assert_array_equal, *actions)
 
 
-def run_killed(root_dir, data, seed, num_kills, **options):
-    """Runs to the end over a number of kills; returns the lines that tell of them."""
+def run_killed(root_dir, data, kills, seed=0, **options):
+    """Runs to the end over kills, as of the worker; returns the lines that tell of them."""
     arguments = tiny.train_arguments(root_dir, data, **options)
-    command = [sys.executable, "-m", "tests.resume_worker", root_dir, seed, num_kills, *arguments]
+    command = [sys.executable, "-m", "tests.resume_worker", root_dir, seed, kills, *arguments]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
         list(map(str, command)), cwd=tiny.ROOT, env=environment, capture_output=True, text=True
@@ -70,12 +77,19 @@ def run_killed(root_dir, data, seed, num_kills, **options):
     return [line for line in done.stdout.splitlines() if line.startswith("kill ")]
 
 
+def test_a_kill_in_each_stage_changes_nothing(tmp_path, pendulum_data, tiny_run):
+    files = [f"{folder}train/checkpoints/ckpt-10.index" for folder in ("behavior/", "")]
+    kills = run_killed(tmp_path / "killed", pendulum_data, ",".join(files))
+    assert kills == [f"kill {i}: while it wrote {file}" for i, file in enumerate(files, 1)]
+    assert_same_run(tiny_run, tmp_path / "killed")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0])
 def test_twenty_kills_change_nothing(tmp_path, pendulum_data, seed):
-    options = {**_STEPS, **_INTERVALS}
-    assert not run_killed(tmp_path / "whole", pendulum_data, 0, 0, **options)
-    kills = run_killed(tmp_path / "killed", pendulum_data, seed, 20, **options)
+    options = {**_SIZES, "bindings": _NETWORKS}
+    assert not run_killed(tmp_path / "whole", pendulum_data, 0, **options)
+    kills = run_killed(tmp_path / "killed", pendulum_data, 20, seed, **options)
     print("\n".join(kills))
     assert len(kills) == 20
     assert any("wrote" in kill and "/checkpoints/" in kill for kill in kills)

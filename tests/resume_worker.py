@@ -1,9 +1,10 @@
 """Starts one run again and again in forked processes and kills each with SIGKILL, until it is done.
 
-usage: python -m tests.resume_worker ROOT_DIR SEED NUM_KILLS TRAIN_ARGUMENT...
+usage: python -m tests.resume_worker ROOT_DIR SEED KILLS TRAIN_ARGUMENT...
 
-TensorFlow is imported once and untouched before the forks, so that a start takes a second. Every
-third kill waits for a file that is half written, of a checkpoint or a log in turn, and the last one
+TensorFlow is imported once and untouched before the forks, so that a start takes a second. KILLS is
+either the names of files, with commas, each of which a kill waits for, or a number of kills: every
+third then waits for a file that is half written, of a checkpoint or a log in turn, and the last one
 for the exported policy; the others come at random. Prints a line for each kill and exits with the
 code of the last start.
 """
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 
 from fbrc_agent import cli, report, train  # noqa: F401
 
-# Names of what is being written.
+# What is being written.
 _CHECKPOINT = tuple(
     f"{folder}/checkpoints/{name}"
     for folder in ("train", "behavior/train")
@@ -26,7 +27,7 @@ _CHECKPOINT = tuple(
 )
 _LOG = ("metrics.jsonl.*tmp", "operative_config.gin.*tmp")
 _POLICY = ("policies/greedy/*.tmp",)
-_AIM_SECONDS = 180.0
+_AIM_SECONDS = 300.0
 
 
 def _start(arguments: list[str]) -> int:
@@ -40,7 +41,7 @@ def _start(arguments: list[str]) -> int:
     return pid
 
 
-def _half_written(root: pathlib.Path, patterns: Sequence[str]) -> set[pathlib.Path]:
+def _matching(root: pathlib.Path, patterns: Sequence[str]) -> set[pathlib.Path]:
     return {path for pattern in patterns for path in root.glob(pattern)}
 
 
@@ -49,36 +50,40 @@ def _wait_to_kill(
 ) -> str:
     """Returns why the process is to be killed now, or '' if it has ended by itself."""
     seconds = generator.uniform(1.0, 10.0)
-    old = _half_written(root, patterns)
+    old = _matching(root, patterns)
     if patterns == _CHECKPOINT:
         time.sleep(seconds)  # Not always the first one.
     until = time.monotonic() + (_AIM_SECONDS if patterns else seconds)
     while time.monotonic() < until:
         if os.waitpid(pid, os.WNOHANG)[0]:
             return ""
-        new = _half_written(root, patterns) - old
+        new = _matching(root, patterns) - old
         if new:
             return f"while it wrote {sorted(new)[0].relative_to(root)}"
         time.sleep(0.0005 if patterns else 0.02)
     return "at random"
 
 
-def main(root_dir: str, seed: str, num_kills: str, *arguments: str) -> int:
+def _plan(kills: str) -> list[Sequence[str]]:
+    """Returns the patterns of the files that each kill waits for; none for one at random."""
+    if not kills.isdigit():
+        return [(name,) for name in kills.split(",")]
+    aimed = [_LOG if kill % 2 else _CHECKPOINT for kill in range(int(kills))]
+    plan: list[Sequence[str]] = [aim if kill % 3 == 2 else () for kill, aim in enumerate(aimed)]
+    return [*plan[:-1], _POLICY] if plan else []
+
+
+def main(root_dir: str, seed: str, kills: str, *arguments: str) -> int:
     generator, root = random.Random(int(seed)), pathlib.Path(root_dir)
-    for kill in range(int(num_kills)):
+    for kill, patterns in enumerate(_plan(kills), 1):
         pid = _start(list(arguments))
-        patterns: Sequence[str] = ()
-        if kill == int(num_kills) - 1:
-            patterns = _POLICY
-        elif kill % 3 == 2:
-            patterns = _LOG if kill % 2 else _CHECKPOINT
         reason = _wait_to_kill(pid, root, generator, patterns)
         if not reason:
-            print(f"the run was complete before kill {kill + 1}", flush=True)
+            print(f"the run was complete before kill {kill}", flush=True)
             return 1
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        print(f"kill {kill + 1}: {reason}", flush=True)
+        print(f"kill {kill}: {reason}", flush=True)
     _, status = os.waitpid(_start(list(arguments)), 0)
     return os.WEXITSTATUS(status)
 
