@@ -7,16 +7,13 @@ import platform
 import subprocess
 import sys
 import time
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import h5py
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
-import tf_agents
 
-import fbrc_agent
-from fbrc_agent import dataset, offline_data
+from fbrc_agent import dataset, offline_data, provenance
 
 # One pass of a measurement: what was measured, by name.
 Contender = Callable[[], dict[str, float]]
@@ -153,13 +150,7 @@ def describe_machine() -> dict[str, Any]:
             "ram_bytes": ram,
             "gpus": len(tf.config.list_physical_devices("GPU")),
         },
-        "versions": {
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "tensorflow_probability": tfp.__version__,
-            "tf_agents": tf_agents.__version__,
-            "fbrc_agent": fbrc_agent.__version__,
-        },
+        "versions": provenance.versions(),
         # 0 is TensorFlow's choice, a thread for each core.
         "threads": {
             "intra_op": threading.get_intra_op_parallelism_threads()
@@ -167,7 +158,7 @@ def describe_machine() -> dict[str, Any]:
             "inter_op": threading.get_inter_op_parallelism_threads()
             or int(os.environ.get("TF_NUM_INTEROP_THREADS", 0)),
         },
-        "git_revision": _git_revision(),
+        "git_revision": provenance.git_revision(),
     }
 
 
@@ -175,18 +166,6 @@ def _cpu_model() -> str:
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
     return models[0] if models else platform.machine()
-
-
-def _git_revision() -> Optional[str]:
-    """Returns the commit, '-dirty' if files differ from it; None outside of a clone."""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    if not os.path.exists(os.path.join(root, ".git")):
-        return None
-    command = ["git", "-C", root, "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def report_memory(path: str, batch_size: int) -> None:

@@ -199,16 +199,24 @@ def export() -> int:
     def add_flags(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--root_dir", type=_path, required=True, help="directory of a run")
         parser.add_argument(
-            "--output", type=_path, required=True, help="directory to write, e.g. models/hop/1"
+            "--output", type=_path, required=True, help="directory of the model, e.g. models/hopper"
         )
+        parser.add_argument("--version", type=int, help="default: the one after the newest")
+        parser.add_argument(
+            "--with_value", action="store_true", help="add the signature 'value': q, log_mu, offset"
+        )
+        parser.add_argument("--format", default="serving", help="serving (default) or tf_agents")
 
     def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent import run_directory
-        from fbrc_agent import train as driver
+        from fbrc_agent import run_directory, run_policies, train  # noqa: F401
 
         run_directory.read_identity(flags.root_dir)
         _parse_gin([os.path.join(flags.root_dir, "operative_config.gin")], [])
-        print(driver.export_run(flags.root_dir, flags.output))
+        print(
+            run_policies.export_run(
+                flags.root_dir, flags.output, flags.version, flags.format, flags.with_value
+            )
+        )
 
     return _run("export", "Export the policy of a run.", add_flags, body)
 
@@ -217,19 +225,27 @@ def evaluate() -> int:
     """fbrc-evaluate: run an exported policy in a task's environment."""
 
     def add_flags(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--policy", type=_path, required=True, help="directory of a SavedModel")
-        parser.add_argument("--task", required=True, help="D4RL task id or Gymnasium id")
+        parser.add_argument(
+            "--policy",
+            type=_path,
+            required=True,
+            help="a SavedModel, or a directory of versions, of which the newest is taken",
+        )
+        parser.add_argument(
+            "--task", help="D4RL task id or Gymnasium id; default: the model card's"
+        )
         parser.add_argument("--episodes", type=int, default=10, help="number of episodes")
         parser.add_argument("--seed", type=int, default=0, help="seed of the first episode")
 
     def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent import d4rl, report
+        from fbrc_agent import d4rl, model_card, policy_versions, report
         from fbrc_agent import evaluate as evaluation
 
-        task = d4rl.get_task(flags.task)
+        policy = policy_versions.newest(flags.policy)
+        task = d4rl.get_task(flags.task or model_card.read_task(policy))
         if task.environment is None:
-            raise InputError(f"--task {flags.task}: there is no environment to evaluate it in.")
-        action_fn = evaluation.saved_model_action_fn(flags.policy, task.environment)
+            raise InputError(f"--task {task.id}: there is no environment to evaluate it in.")
+        action_fn = evaluation.saved_model_action_fn(policy, task.environment)
         result = evaluation.evaluate(action_fn, task.environment, flags.episodes, flags.seed)
         print(report.evaluation_table(task, result))
 

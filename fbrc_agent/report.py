@@ -35,6 +35,8 @@ def table(result: dict[str, Any]) -> str:
             f"{_number(speed):>11s}"
         )
     lines.append(f"policy: {result['policy']}")
+    if result.get("best_policy"):
+        lines.append(f"best:   {result['best_policy']}")
     return "\n".join(lines)
 
 

@@ -141,6 +141,8 @@ def describe_data(offline: OfflineData) -> dict[str, Any]:
         "return_mean": float(returns.mean()) if len(returns) else None,
         "return_std": float(returns.std()) if len(returns) else None,
         "observation_size": int(offline.observations.shape[1]),
+        "observation_minimum": offline.observations.min(axis=0).tolist(),
+        "observation_maximum": offline.observations.max(axis=0).tolist(),
         "action_size": int(offline.actions.shape[1]),
         "action_minimum": [float(bound) for bound in offline.action_minimum],
         "action_maximum": [float(bound) for bound in offline.action_maximum],

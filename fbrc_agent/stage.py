@@ -51,6 +51,7 @@ def run_stage(
     strategy: tf.distribute.Strategy,
     identity: dict[str, Any],
     checkpoints_to_keep: int,
+    after_evaluation: Callable[[int, list[dict[str, Any]]], None] = lambda step, records: None,
 ) -> dict[str, Any]:
     """Trains one agent, from its newest checkpoint on.
 
@@ -71,6 +72,7 @@ def run_stage(
       strategy: The strategy under which the agent was created.
       identity: What the run is of, numbers and texts by name; its checkpoints carry it.
       checkpoints_to_keep: How many checkpoints stay, the newest ones.
+      after_evaluation: Called with the updates made and the stage's lines of metrics.jsonl.
 
     Returns:
       The stage's entry of result.json.
@@ -96,6 +98,7 @@ def run_stage(
             scores = evaluate(agent, stage)
             if scores is not None:
                 log.write(step, scores, _score_text(scores))
+            after_evaluation(step, log.records)
 
     checkpoint_dir = os.path.join(learner_dir, learner.TRAIN_DIR, learner.POLICY_CHECKPOINT_DIR)
     identity = {"stage": stage, **identity}

@@ -7,48 +7,32 @@ On disk a run reads as it ran:
     root_dir/behavior/               checkpoints of the first stage; behavior/fitted, its result
     root_dir/train/                  checkpoints and summaries of the second stage
     root_dir/eval/                   summaries of evaluations and diagnostics
-    root_dir/policies/greedy/1/      the exported policy
+    root_dir/policies/greedy/STEP/   the exported policy, the last ones
+    root_dir/policies/best/STEP/     the one with the best return so far
     root_dir/metrics.jsonl, result.json
     root_dir/lock                    held by the process that runs here
 """
 
 import functools
 import os
-import shutil
 from typing import Any, Callable, Optional
 
 import gin
 import tensorflow as tf
-from tf_agents.networks import network
-from tf_agents.train import learner
-from tf_agents.train.utils import train_utils
 
 from fbrc_agent import (
-    actor_network,
-    behavior_agent,
-    behavior_network,
-    checkpoints,
-    critic_network,
+    construction,
     d4rl,
     dataset,
-    export,
-    fbrc_agent,
     fitted_behavior,
     offline_data,
     run_directory,
     run_lock,
-    settings,
+    run_policies,
     stage,
 )
 from fbrc_agent import strategy as strategies
 from fbrc_agent.errors import InputError
-
-gin.external_configurable(tf.keras.optimizers.Adam, module="tf.keras.optimizers")
-gin.external_configurable(
-    tf.keras.optimizers.schedules.PiecewiseConstantDecay, module="tf.keras.optimizers.schedules"
-)
-
-_POLICY = os.path.join("policies", "greedy", "1")
 
 
 @gin.configurable
@@ -65,6 +49,7 @@ def train(
     log_interval: int = 1_000,
     checkpoint_interval: int = 5_000,
     checkpoints_to_keep: int = 3,
+    policies_to_keep: int = 3,
     behavior_dir: Optional[str] = None,
     strategy: str = "none",
     logical_cpus: Optional[int] = None,
@@ -83,12 +68,14 @@ def train(
       batch_size: Transitions per update, of all replicas together.
       behavior_steps: Updates of the behavior density.
       fbrc_steps: Updates of the agent.
-      eval_interval: Updates between evaluations; the last update is always evaluated.
+      eval_interval: Updates between evaluations, each followed by an export of the policy; the
+        last update is always evaluated.
       num_eval_episodes: Episodes of an evaluation; 0 for none.
       log_interval: Updates between lines of metrics.jsonl.
       checkpoint_interval: Updates between checkpoints; 0 for those alone that end a stage or an
         interrupted run.
       checkpoints_to_keep: How many checkpoints of each stage stay, the newest ones; 1 or more.
+      policies_to_keep: How many exported policies stay, of the last and of the best; 1 or more.
       behavior_dir: `behavior` directory of another run whose fitted density is taken; the first
         stage is then left out.
       strategy: As `name` of `strategy.create_strategy`. A run may go on under another one.
@@ -110,9 +97,11 @@ def train(
         log_interval=log_interval,
         checkpoint_interval=checkpoint_interval,
         checkpoints_to_keep=checkpoints_to_keep,
+        policies_to_keep=policies_to_keep,
     )
-    if checkpoints_to_keep < 1:
-        raise InputError("train.checkpoints_to_keep is 0; it must be 1 or more.")
+    for name, count in (("checkpoints", checkpoints_to_keep), ("policies", policies_to_keep)):
+        if count < 1:
+            raise InputError(f"train.{name}_to_keep is 0; it must be 1 or more.")
     if not (behavior_dir is None or isinstance(behavior_dir, str)):
         raise InputError(f"train.behavior_dir is {behavior_dir!r}; it must be a directory or None.")
     experiment_task = d4rl.get_task(task)
@@ -135,13 +124,13 @@ def train(
         )
 
     look()
-    policy_dir = os.path.join(root_dir, _POLICY)
     result_path = os.path.join(root_dir, "result.json")
-    result = run_directory.read_json(result_path, ["stages.fbrc.steps"])
-    if result and result["stages"]["fbrc"]["steps"] >= fbrc_steps and os.path.isdir(policy_dir):
-        return {**result, "policy": os.path.join(chief_dir, _POLICY)}
+    result = run_directory.read_json(result_path, ["policy", "stages.fbrc.steps"])
+    if result and result["stages"]["fbrc"]["steps"] >= fbrc_steps:
+        if os.path.isdir(os.path.join(root_dir, result["policy"])):
+            return _located(result, chief_dir)
     with distribution.scope():
-        _rehearse(offline, seed, behavior_dir or own_behavior_dir)
+        construction.rehearse(offline, seed, behavior_dir or own_behavior_dir)
 
     with run_lock.hold(root_dir):
         behavior_result = look()  # Another process may have been here in between.
@@ -166,115 +155,43 @@ def train(
             )
         with distribution.scope():
             behavior = fitted_behavior.load_behavior_network(behavior_dir or own_behavior_dir)
-            agent = create_fbrc_agent(offline.time_step_spec, offline.action_spec, behavior, seed)
+            agent = construction.create_fbrc_agent(
+                offline.time_step_spec, offline.action_spec, behavior, seed
+            )
         # The density is in the checkpoints of the agent, and a given one would give way to it.
         density = {"behavior density": fitted_behavior.checksum(behavior)}
+        policies = run_policies.RunPolicies(
+            root_dir, agent, identity, behavior_result["steps"], policies_to_keep
+        )
         fbrc_result = run_stage(
             *("fbrc", root_dir, agent, fbrc_steps),
             eval_interval=eval_interval,
             identity={**checkpoint_identity, **density},
+            after_evaluation=policies.write,
         )
-        shutil.rmtree(policy_dir, ignore_errors=True)
-        export.export_policy(agent.policy, policy_dir)
+        records = [r for r in run_directory.read_metrics(root_dir) if r["stage"] == "fbrc"]
+        policies.write(fbrc_result["steps"], records)
         result = {
             "task": task,
             "seed": seed,
             "data": data_description,
             "stages": {"behavior": behavior_result, "fbrc": fbrc_result},
-            "policy": policy_dir,
+            **run_policies.paths(fbrc_result["steps"], records),
         }
         run_directory.write_json(result_path, result)
         # Whoever leaves before the chief has written looks to it like one that failed.
         strategies.check_same_step(distribution, fbrc_result["steps"])
-        return run_directory.read_json(os.path.join(chief_dir, "result.json")) or result
+        result = run_directory.read_json(os.path.join(chief_dir, "result.json")) or result
+        return _located(result, chief_dir)
 
 
-@gin.configurable
-def create_fbrc_agent(
-    time_step_spec: Any,
-    action_spec: Any,
-    behavior: network.Network,
-    seed: int,
-    target_entropy_per_dimension: float = -1.0,
-) -> fbrc_agent.FbrcAgent:
-    """Returns the gin-configured `FbrcAgent` with the authors' actor and offset network.
-
-    Args:
-      time_step_spec: A `TimeStep` spec.
-      action_spec: A `BoundedTensorSpec` of shape [A].
-      behavior: The fitted density.
-      seed: Seed of the weights and samples.
-      target_entropy_per_dimension: The target entropy divided by A, nats; the authors' is -1.
-    """
-    # Each stage draws from the seed anew, so that a behavior taken from elsewhere changes nothing.
-    tf.keras.utils.set_random_seed(seed)
-    observation_spec = time_step_spec.observation
-    return fbrc_agent.FbrcAgent(
-        time_step_spec,
-        action_spec,
-        critic_network=critic_network.create_offset_network((observation_spec, action_spec)),
-        actor_network=actor_network.create_actor_network(observation_spec, action_spec),
-        behavior_network=behavior,
-        target_entropy=target_entropy_per_dimension * action_spec.shape.num_elements(),
-        train_step_counter=train_utils.create_train_step(),
-        seed=seed,
-    )
-
-
-def _rehearse(offline: offline_data.OfflineData, seed: int, behavior_dir: str) -> None:
-    """Makes, and throws away, the agents of both stages, to find mistakes in their settings.
-
-    Each stage sets the seed before it makes its own, so that this leaves no trace in a run.
-
-    Raises:
-      InputError: If one cannot be made.
-    """
-    settings.check_bindings()
-    with settings.construction():
-        if fitted_behavior.read_description(behavior_dir) is None:
-            behavior = behavior_network.MixtureBehaviorNetwork(
-                offline.time_step_spec.observation, offline.action_spec
-            )
-            fitting = behavior_agent.BehaviorAgent(
-                offline.time_step_spec, offline.action_spec, behavior, seed=seed
-            )
-            settings.check_optimizers(
-                fitting, "optimizer", "alpha_optimizer", optional="alpha_optimizer"
-            )
-        else:
-            behavior = fitted_behavior.load_behavior_network(behavior_dir)
-        agent = create_fbrc_agent(offline.time_step_spec, offline.action_spec, behavior, seed)
-        settings.check_optimizers(agent, "actor_optimizer", "critic_optimizer", "alpha_optimizer")
-
-
-def export_run(root_dir: str, output: str) -> str:
-    """Writes the greedy policy of a run's newest checkpoint as a SavedModel.
-
-    The data is not needed. gin must hold the run's operative_config.gin.
-
-    Args:
-      root_dir: Directory of the run.
-      output: As `directory` of `export.export_policy`.
-
-    Returns:
-      `output`.
-
-    Raises:
-      InputError: If there is no run, no checkpoint of its second stage, or `output` exists.
-    """
-    identity = run_directory.read_identity(root_dir)
-    time_step_spec, action_spec = run_directory.specs(identity["data"])
-    directory = os.path.join(root_dir, learner.TRAIN_DIR, learner.POLICY_CHECKPOINT_DIR)
-    newest = checkpoints.newest_valid(directory)
-    if newest is None:
-        raise InputError(f"There is no F-BRC checkpoint in {directory} yet; nothing to export.")
-    behavior = behavior_network.MixtureBehaviorNetwork(time_step_spec.observation, action_spec)
-    agent = create_fbrc_agent(time_step_spec, action_spec, behavior, identity["seed"])
-    # The policy is the actor alone; the density may have been another run's.
-    actor = tf.train.Checkpoint(_actor_network=agent._actor_network)
-    restored = tf.train.Checkpoint(agent=actor).read(newest)
-    restored.assert_existing_objects_matched().expect_partial()
-    return export.export_policy(agent.policy, output)
+def _located(result: dict[str, Any], root_dir: str) -> dict[str, Any]:
+    """Returns a result whose policies, named relative to root_dir in result.json, can be found."""
+    names = ("policy", "best_policy")
+    return {
+        **result,
+        **{n: result[n] and os.path.join(root_dir, result[n]) for n in names if n in result},
+    }
 
 
 def _fitted_result(
@@ -322,21 +239,13 @@ def _fit_behavior(
     distribution: tf.distribute.Strategy,
 ) -> dict[str, Any]:
     """The first stage; leaves the density in `behavior_dir` and returns the stage's result."""
-    tf.keras.utils.set_random_seed(seed)
     with distribution.scope():
-        behavior = behavior_network.MixtureBehaviorNetwork(
-            offline.time_step_spec.observation, offline.action_spec
-        )
-        agent = behavior_agent.BehaviorAgent(
-            offline.time_step_spec,
-            offline.action_spec,
-            behavior,
-            train_step_counter=train_utils.create_train_step(),
-            seed=seed,
+        agent = construction.create_behavior_agent(
+            offline.time_step_spec, offline.action_spec, seed
         )
     result = run_stage("behavior", behavior_dir, agent, num_steps, eval_interval=0)
     data = run_directory.describe_data(offline)
-    fitted_behavior.save_behavior_network(behavior_dir, behavior, data, result)
+    fitted_behavior.save_behavior_network(behavior_dir, agent.behavior_network, data, result)
     return result
 
 
