@@ -1,6 +1,6 @@
 """Q = O + log mu: the critic wrapper, and the authors' offset network O."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Optional
 
 import gin
@@ -10,6 +10,13 @@ from tf_agents.typing import types
 from tf_agents.utils import common
 
 from fbrc_agent import initializers, network_checks
+
+_CRITIC_NAMES = {
+    "critic_network": "CriticNetwork1",
+    "critic_network_2": "CriticNetwork2",
+    "target_critic_network": "TargetCriticNetwork1",
+    "target_critic_network_2": "TargetCriticNetwork2",
+}
 
 
 @gin.configurable
@@ -100,6 +107,67 @@ def behavior_log_prob(
 ) -> types.Tensor:
     """Returns log mu(a|s) in nats, summed over the action's dimensions and its nest, `[B]`."""
     return common.log_probability(behavior, action, action_spec)
+
+
+def make_critics(
+    given: Mapping[str, Optional[network.Network]],
+    critic_spec: types.NestedTensorSpec,
+    behavior_network: network.Network,
+    has_offset: bool,
+) -> dict[str, network.Network]:
+    """Returns an agent's critics: Q = O + log mu of each network O, or the networks themselves.
+
+    Args:
+      given: The networks by the agent's arguments. A `BehaviorRegularizedCriticNetwork` is taken
+        for O + log mu as it is; None, for all but "critic_network", is left out.
+      critic_spec: Specs of (observation, action).
+      behavior_network: mu.
+      has_offset: Whether Q is O + log mu.
+
+    Raises:
+      ValueError: If a network does not take the specs, or is its own twin; or is wrapped, but
+        around another mu, or where `has_offset` is False.
+    """
+    make = _with_log_mu if has_offset else _without_log_mu
+    made = {}
+    for argument, net in given.items():
+        if net is not None or argument == "critic_network":
+            network_checks.check_input_spec(argument, net, critic_spec)
+            made[argument] = make(argument, net, behavior_network)
+    critic, twin = given["critic_network"], given["critic_network_2"]
+    if critic is not None and critic is twin:
+        raise ValueError(
+            f"critic_network_2 and critic_network are the same network, '{critic.name}'; give "
+            "critic_network_2 weights of its own, or leave it out for a copy that has."
+        )
+    return made
+
+
+def learned(critic: network.Network) -> network.Network:
+    """Returns the part of a critic that is learned: O of Q = O + log mu, else the critic itself."""
+    if isinstance(critic, BehaviorRegularizedCriticNetwork):
+        return critic.offset_network
+    return critic
+
+
+def _with_log_mu(argument, net, behavior_network):
+    if not isinstance(net, BehaviorRegularizedCriticNetwork):
+        return BehaviorRegularizedCriticNetwork(net, behavior_network, _CRITIC_NAMES[argument])
+    if net.behavior_network is not behavior_network:
+        raise ValueError(
+            f"{argument} wraps the behavior network '{net.behavior_network.name}', not the agent's "
+            f"behavior_network '{behavior_network.name}'; give both the same object."
+        )
+    return net
+
+
+def _without_log_mu(argument, net, _):
+    if isinstance(net, BehaviorRegularizedCriticNetwork):
+        raise ValueError(
+            f"{argument} '{net.name}' is O + log mu, but the agent's regularization has no offset; "
+            "give the network that it wraps, or regularization='offset'."
+        )
+    return net
 
 
 @gin.configurable

@@ -18,7 +18,7 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 from tf_agents.utils import common, nest_utils
 
-from fbrc_agent import action_gradient, network_checks, seeded_sampling
+from fbrc_agent import action_gradient, network_checks, seeded_sampling, xla
 from fbrc_agent import critic_network as critics
 
 FbrcLossInfo = collections.namedtuple(
@@ -31,13 +31,6 @@ FbrcLossInfo = collections.namedtuple(
         "behavior_log_prob",
     ),
 )
-
-_CRITIC_NAMES = {
-    "critic_network": "CriticNetwork1",
-    "critic_network_2": "CriticNetwork2",
-    "target_critic_network": "TargetCriticNetwork1",
-    "target_critic_network_2": "TargetCriticNetwork2",
-}
 
 _PENALTY_ACTIONS = ("policy", "data")
 _REGULARIZATIONS = ("offset", "gradient_penalty", "fisher")
@@ -191,13 +184,9 @@ class FbrcAgent(sac_agent.SacAgent):
         """
         _check_choice("penalty_actions", penalty_actions, _PENALTY_ACTIONS)
         _check_choice("regularization", regularization, _REGULARIZATIONS)
-        if not callable(td_errors_loss_fn):
-            raise ValueError(
-                f"td_errors_loss_fn is {td_errors_loss_fn!r}; it must be a function of (target, "
-                "prediction), such as tf.math.squared_difference."
-            )
+        _check_loss_function(td_errors_loss_fn)
         if jit_compile:
-            _check_strategy()
+            xla.check_settings(debug_summaries, summarize_grads_and_vars)
         network_checks.check_specs(time_step_spec, action_spec)
         time_step_spec, action_spec = tensor_spec.from_spec((time_step_spec, action_spec))
         self._check_action_spec(action_spec)
@@ -205,25 +194,18 @@ class FbrcAgent(sac_agent.SacAgent):
         network_checks.check_behavior_network(behavior_network, observation_spec, action_spec)
         if actor_network:
             network_checks.check_input_spec("actor_network", actor_network, observation_spec)
-        given_critics = {
-            "critic_network": critic_network,
-            "critic_network_2": critic_network_2,
-            "target_critic_network": target_critic_network,
-            "target_critic_network_2": target_critic_network_2,
-        }
         critic_spec = (observation_spec, action_spec)
-        make_critic = _wrapped if regularization == "offset" else _plain
-        q_networks = {}
-        for argument, net in given_critics.items():
-            if net is not None or argument == "critic_network":
-                network_checks.check_input_spec(argument, net, critic_spec)
-                q_networks[argument] = make_critic(argument, net, behavior_network)
-        if critic_network_2 is critic_network:
-            raise ValueError(
-                f"critic_network_2 and critic_network are the same network, "
-                f"'{critic_network.name}'; give critic_network_2 weights of its own, or leave it "
-                "out for a copy that has."
-            )
+        q_networks = critics.make_critics(
+            {
+                "critic_network": critic_network,
+                "critic_network_2": critic_network_2,
+                "target_critic_network": target_critic_network,
+                "target_critic_network_2": target_critic_network_2,
+            },
+            critic_spec,
+            behavior_network,
+            has_offset=regularization == "offset",
+        )
         twin_of_built_critic = critic_network_2 is None and network_checks.has_weights(
             critic_network
         )
@@ -257,7 +239,7 @@ class FbrcAgent(sac_agent.SacAgent):
             name=name,
         )
         for argument, net in q_networks.items():
-            network_checks.check_values(argument, _learned(net), critic_spec)
+            network_checks.check_values(argument, critics.learned(net), critic_spec)
         if twin_of_built_critic:
             network_checks.check_twins_differ(critic_network, self._critic_network_2)
         # The critics do not track mu; here it enters the agent's checkpoints.
@@ -271,9 +253,16 @@ class FbrcAgent(sac_agent.SacAgent):
         self._seed = seed
         self._update = self._update_networks
         if jit_compile:
-            self._check_compilable()
-            self._update = tf.function(
-                self._update_networks, jit_compile=True, autograph=False, reduce_retracing=True
+            self._update = xla.compile_update(
+                self._update_networks,
+                {
+                    "critic_optimizer": (self._critic_optimizer, self._critic_variables()),
+                    "actor_optimizer": (
+                        self._actor_optimizer,
+                        self._actor_network.trainable_variables,
+                    ),
+                    "alpha_optimizer": (self._alpha_optimizer, [self._log_alpha]),
+                },
             )
 
     @property
@@ -396,6 +385,27 @@ class FbrcAgent(sac_agent.SacAgent):
             "alpha": self.alpha,
         }
 
+    def values(self, observation: tf.Tensor, action: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns what the critic holds of actions, and how far they are from the data.
+
+        Args:
+          observation: Observations s, `[B, ...]`.
+          action: Actions a, `[B, ...]`.
+
+        Returns:
+          `q`: min_i Q_i(s, a), in units of the (scaled) reward;
+          `log_mu`: log mu(a|s), nats per unit of the action's volume, high where the data is;
+          `offset`: q - log_mu, with the offset parameterization min_i O_i(s, a). Each `[B]`.
+        """
+        step_type = tf.fill(tf.shape(observation)[:1], ts.StepType.FIRST)
+        time_steps = ts.TimeStep(step_type, (), (), observation)
+        behavior = self._behavior(time_steps)
+        log_mu = self._log_mu(behavior, action)
+        output = tf.minimum(*self._outputs(self._critics(), time_steps, action))
+        if self._regularization == "offset":
+            return {"q": output + log_mu, "log_mu": log_mu, "offset": output}
+        return {"q": output, "log_mu": log_mu, "offset": output - log_mu}
+
     def _train(self, experience, weights):
         time_steps, policy_steps, next_time_steps = self._checked_transition(experience, weights)
         losses = self._update(time_steps, policy_steps.action, next_time_steps, weights)
@@ -433,25 +443,6 @@ class FbrcAgent(sac_agent.SacAgent):
         return _unique(
             self._critic_network_1.trainable_variables + self._critic_network_2.trainable_variables
         )
-
-    def _check_compilable(self):
-        """Refuses what XLA cannot compile; makes the optimizers' variables, which it cannot."""
-        if self._debug_summaries or self._summarize_grads_and_vars:
-            raise ValueError(
-                "jit_compile is True and so is debug_summaries or summarize_grads_and_vars, which "
-                "write from within the update; give jit_compile=False, or neither of these."
-            )
-        for name, optimizer, variables in (
-            ("critic_optimizer", self._critic_optimizer, self._critic_variables()),
-            ("actor_optimizer", self._actor_optimizer, self._actor_network.trainable_variables),
-            ("alpha_optimizer", self._alpha_optimizer, [self._log_alpha]),
-        ):
-            if not isinstance(optimizer, tf.keras.optimizers.legacy.Optimizer):
-                raise ValueError(
-                    f"jit_compile is True, but {name} is a {type(optimizer).__name__}; give an "
-                    "optimizer of tf.keras.optimizers."
-                )
-            optimizer._create_all_weights(variables)
 
     def _train_critic(self, states: _States, actions, next_time_steps, weights):
         variables = self._critic_variables()
@@ -514,11 +505,8 @@ class FbrcAgent(sac_agent.SacAgent):
             nest_utils.assert_same_structure(time_steps, self.time_step_spec)
             nest_utils.assert_same_structure(next_time_steps, self.time_step_spec)
 
-            rewards = reward_scale_factor * next_time_steps.reward + self._reward_bonus
-            next_values = self._next_values(next_time_steps)
-            discounts = tf.cast(gamma * next_time_steps.discount, next_values.dtype)
             td_targets = tf.stop_gradient(
-                tf.cast(rewards, next_values.dtype) + discounts * next_values
+                self._td_targets(next_time_steps, gamma, reward_scale_factor)
             )
             log_mu = tf.stop_gradient(self._log_mu(states.behavior, actions))
             q_values = self._outputs(self._critics(), time_steps, actions, training)
@@ -537,11 +525,18 @@ class FbrcAgent(sac_agent.SacAgent):
                 loss, self._aggregate(penalty, weights), self._aggregate(log_mu, weights)
             )
 
+    def _td_targets(self, next_time_steps, gamma, reward_scale_factor) -> tf.Tensor:
+        """Returns r + bonus + gamma * d * min_j Q'_j(s', a'), `[B]`."""
+        rewards = reward_scale_factor * next_time_steps.reward + self._reward_bonus
+        next_values = self._next_values(next_time_steps)
+        discounts = tf.cast(gamma * next_time_steps.discount, next_values.dtype)
+        return tf.cast(rewards, next_values.dtype) + discounts * next_values
+
     def _next_values(self, next_time_steps) -> tf.Tensor:
         """Returns min_j Q'_j(s', a'), a' ~ pi(.|s'), with the entropy term if asked for."""
         actions, log_pi = self._actions_and_log_probs(next_time_steps, draw=_TARGET)
         targets = (self._target_critic_network_1, self._target_critic_network_2)
-        outputs = self._outputs([_learned(t) for t in targets], next_time_steps, actions)
+        outputs = self._outputs([critics.learned(t) for t in targets], next_time_steps, actions)
         values = tf.minimum(*outputs)
         values += self._log_mu_of_q(self._behavior(next_time_steps), actions)
         if self._include_critic_entropy_term:
@@ -554,33 +549,35 @@ class FbrcAgent(sac_agent.SacAgent):
             self._gradient_penalty_weight == 0
         ):
             return tf.zeros_like(like)
-        time_steps = states.time_steps
-        outer_shape = time_steps.step_type.shape
         actions = data_actions
         if self._penalty_actions == "policy":
             actions, _ = self._sample(states.policy, _PENALTY)
         actions = tf.nest.map_structure(tf.stop_gradient, actions)
-        goal = None
-        if self._regularization == "fisher":
-            goal = action_gradient.gradient(
-                lambda a: self._log_mu(states.behavior, a), actions, outer_shape
-            )
-            goal = tf.nest.map_structure(tf.stop_gradient, goal)
+        goal = self._penalty_goal(states, actions)
 
         def squared_norm(net):
             with action_gradient.constant_relu_masks(net):
                 return action_gradient.squared_action_gradient(
-                    lambda a: self._outputs([net], time_steps, a, training=True)[0],
+                    lambda a: self._outputs([net], states.time_steps, a, training=True)[0],
                     actions,
-                    outer_shape,
+                    states.time_steps.step_type.shape,
                     goal,
                 )
 
         return tf.add_n([squared_norm(net) for net in self._critics()])
 
+    def _penalty_goal(self, states: _States, actions):
+        """Returns what the penalty draws the networks' gradients to: grad_a log mu; None for 0."""
+        if self._regularization != "fisher":
+            return None
+        slopes = action_gradient.gradient(
+            lambda a: self._log_mu(states.behavior, a), actions, states.time_steps.step_type.shape
+        )
+        return tf.nest.map_structure(tf.stop_gradient, slopes)
+
     def _critics(self):
         """Returns the twins' learned networks: O_i, or Q_i where there is no offset."""
-        return [_learned(self._critic_network_1), _learned(self._critic_network_2)]
+        return [critics.learned(net) for net in (self._critic_network_1, self._critic_network_2)]
 
     def _outputs(self, nets, time_steps, actions, training=False):
         """Returns each network's value of (s, a), `[B]`: O_i, or Q_i where there is no offset."""
@@ -655,50 +652,17 @@ class FbrcAgent(sac_agent.SacAgent):
         return tf_agent.LossInfo(loss=critic_loss + actor_loss + alpha_loss, extra=extra)
 
 
-def _wrapped(argument, net, behavior_network):
-    """Returns Q = O + log mu for a plain critic network; a wrapped one is checked."""
-    if not isinstance(net, critics.BehaviorRegularizedCriticNetwork):
-        name = _CRITIC_NAMES[argument]
-        return critics.BehaviorRegularizedCriticNetwork(net, behavior_network, name)
-    if net.behavior_network is not behavior_network:
-        raise ValueError(
-            f"{argument} wraps the behavior network '{net.behavior_network.name}', not "
-            f"the agent's behavior_network '{behavior_network.name}'; give both the same object."
-        )
-    return net
-
-
-def _plain(argument, net, _):
-    """Returns a critic network that is Q itself; a wrapped one is refused."""
-    if isinstance(net, critics.BehaviorRegularizedCriticNetwork):
-        raise ValueError(
-            f"{argument} '{net.name}' is O + log mu, but the agent's regularization has no offset; "
-            "give the network that it wraps, or regularization='offset'."
-        )
-    return net
-
-
-def _learned(critic):
-    """Returns the network within a critic that is learned: O of Q = O + log mu, or Q itself."""
-    if isinstance(critic, critics.BehaviorRegularizedCriticNetwork):
-        return critic.offset_network
-    return critic
-
-
 def _check_choice(argument, value, choices):
     if value not in choices:
         wanted = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
         raise ValueError(f"{argument} is {value!r}; it must be {wanted}.")
 
 
-def _check_strategy():
-    """Refuses strategies that exchange gradients, which they cannot from within a `tf.function`."""
-    strategy = tf.distribute.get_strategy()
-    if tf.distribute.has_strategy() and not isinstance(strategy, tf.distribute.OneDeviceStrategy):
+def _check_loss_function(td_errors_loss_fn):
+    if not callable(td_errors_loss_fn):
         raise ValueError(
-            f"jit_compile is True under a {type(strategy).__name__}, which cannot exchange "
-            "gradients from within a compiled update; give jit_compile=False, or train without a "
-            "strategy."
+            f"td_errors_loss_fn is {td_errors_loss_fn!r}; it must be a function of (target, "
+            "prediction), such as tf.math.squared_difference."
         )
 
 
