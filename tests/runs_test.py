@@ -2,12 +2,16 @@
 
 import json
 import os
+import signal
 import statistics
+import subprocess
+import sys
+import time
 
 import matplotlib.image
 import pytest
 
-from fbrc_agent import d4rl
+from fbrc_agent import d4rl, run_lock
 from fbrc_agent.errors import InputError
 from fbrc_agent.experiments import grid, runs, summaries
 from tests import tiny
@@ -303,3 +307,26 @@ def test_a_run_that_fails_ends_the_experiment_with_its_log(tmp_path):
     assert str(error.value).endswith(f"its log is {log}.")
     assert "none.hdf5" in log.read_text()
     assert not (tmp_path / "runs" / TASK / "fbrc").exists()
+
+
+@pytest.mark.slow
+def test_a_signal_saves_the_runs_and_ends_the_experiment(tmp_path):
+    bindings = [
+        f"grid.bindings = {NETWORKS!r}",
+        "grid.seeds = 1",
+        "grid.behavior_steps = 1000000",
+        "grid.num_jobs = 1",
+    ]
+    command = [sys.executable, "-m", "fbrc_agent.cli", "reproduce", "norms", "--quick"]
+    command += ["--root_dir", str(tmp_path), "--gin_bindings", *bindings]
+    parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    directory = tmp_path / "runs" / TASK / "density-mixture" / "seed0"
+    while not tiny.read_lines(directory):
+        assert parent.poll() is None, parent.stderr.read()
+        time.sleep(0.2)
+    parent.send_signal(signal.SIGTERM)
+    assert parent.wait() == 128 + signal.SIGTERM
+    assert "terminated; the same command continues" in (directory / "train.log").read_text()
+    assert list((directory / "behavior").rglob("ckpt-*.index"))
+    with run_lock.hold(str(directory)):  # Its process has ended.
+        pass

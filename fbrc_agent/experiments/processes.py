@@ -177,11 +177,11 @@ def run_all(runs: Sequence[Run], num_jobs: int) -> None:
                     waiting.remove(run)
                 time.sleep(_POLL_SECONDS)
                 progress.show(active)
-                for run, child in list(active.items()):
-                    if child.poll() is not None:
-                        del active[run]
-                        run.settle(child.returncode)
-                        progress.finish(run)
+                ended = [run for run, child in active.items() if child.poll() is not None]
+                # Ctrl-C reaches the processes too; that they end is no failure then.
+                for run in ended if interruption.requested() is None else ():
+                    run.settle(active.pop(run).returncode)
+                    progress.finish(run)
         finally:
             _stop(list(active.values()))
             progress.close()
