@@ -5,6 +5,7 @@ of them: with the same `grid.runs_dir` they share their runs.
 """
 
 import dataclasses
+import re
 import shlex
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
@@ -149,9 +150,14 @@ def _run(
 def _command(name: str, quick: bool, root_dir: str) -> str:
     """Returns the command with its directory and gin bindings."""
     lines = gin.config_str(max_line_length=100_000).splitlines()
-    bindings = [shlex.quote(line) for line in lines if line.startswith("grid.")]
+    bindings = [_quote(line) for line in lines if line.startswith("grid.")]
     words = [report.command(name, quick), "--root_dir", shlex.quote(root_dir)]
     return " ".join(words + (["--gin_bindings", *bindings] if bindings else []))
+
+
+def _quote(binding: str) -> str:
+    """Returns a binding as one word of a shell; it has single quotes itself, as Python's texts."""
+    return shlex.quote(binding) if re.search(r'["$`\\!]', binding) else f'"{binding}"'
 
 
 def _describe(sizes: Sizes) -> str:
