@@ -39,12 +39,12 @@ def without_times(value):
     """The content of result.json or of a line of metrics.jsonl, without what a clock gave."""
     if not isinstance(value, dict):
         return value
-    times = ("seconds", "updates_per_second", "policy")
+    times = ("seconds", "updates_per_second")
     return {k: without_times(v) for k, v in value.items() if k not in times}
 
 
 def assert_same_run(root_dir, other_dir):
-    """Asserts equal bits of checkpoints, metrics.jsonl, result.json and the exported policy."""
+    """Asserts equal bits of checkpoints, metrics.jsonl, result.json and the exported policies."""
     tensors, others = checkpoint_tensors(root_dir), checkpoint_tensors(other_dir)
     assert tensors.keys() == others.keys()
     kinds = ("/m/", "actor", "critic", "target", "log_alpha", "train_step")
@@ -56,13 +56,17 @@ def assert_same_run(root_dir, other_dir):
     results = [json.loads((d / "result.json").read_text()) for d in (root_dir, other_dir)]
     assert without_times(results[0]) == without_times(results[1])
     observations = {"observation": tf.random.stateless_uniform([100, 3], [0, 1], -1.0, 1.0)}
-    actions = [
-        tf.saved_model.load(str(d / "policies/greedy/1")).signatures["serving_default"](
-            **observations
-        )
-        for d in (root_dir, other_dir)
+    versions = [
+        sorted(p.relative_to(d) for p in d.glob("policies/*/*")) for d in (root_dir, other_dir)
     ]
-    tf.nest.map_structure(np.testing.assert_array_equal, *actions)
+    assert versions[0] == versions[1]
+    assert {version.parent.name for version in versions[0]} == {"greedy", "best"}
+    for version in versions[0]:
+        actions = [
+            tf.saved_model.load(str(d / version)).signatures["serving_default"](**observations)
+            for d in (root_dir, other_dir)
+        ]
+        tf.nest.map_structure(np.testing.assert_array_equal, *actions)
 
 
 def run_killed(root_dir, data, kills, seed=0, **options):

@@ -5,7 +5,7 @@ usage: python -m tests.resume_worker ROOT_DIR SEED KILLS TRAIN_ARGUMENT...
 TensorFlow is imported once and untouched before the forks, so that a start takes a second. KILLS is
 either the names of files, with commas, each of which a kill waits for, or a number of kills: every
 third then waits for a file that is half written, of a checkpoint or a log in turn, and the last one
-for the exported policy; the others come at random. Prints a line for each kill and exits with the
+for an exported policy; the others come at random. Prints a line for each kill and exits with the
 code of the last start.
 """
 
@@ -26,7 +26,7 @@ _CHECKPOINT = tuple(
     for name in ("*temp*", "*tmp*")
 )
 _LOG = ("metrics.jsonl.*tmp", "operative_config.gin.*tmp")
-_POLICY = ("policies/greedy/*.tmp",)
+_POLICY = ("policies/*/*.tmp",)
 _AIM_SECONDS = 300.0
 
 
