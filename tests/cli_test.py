@@ -146,10 +146,12 @@ def test_export_of_no_run(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_export_to_an_existing_directory(tmp_path, tiny_run, capsys):
-    error = refusal(capsys, "export", "--root_dir", tiny_run, "--output", tmp_path)
-    assert error == f"export: {tmp_path} exists; give the export a directory of its own."
-    assert list(tmp_path.iterdir()) == []
+def test_export_to_an_existing_version(tmp_path, tiny_run, capsys):
+    (tmp_path / "model/3").mkdir(parents=True)
+    arguments = ("--root_dir", tiny_run, "--output", tmp_path / "model", "--version", 3)
+    error = refusal(capsys, "export", *arguments)
+    assert error == f"export: {tmp_path}/model/3 exists; give the export a version of its own."
+    assert list((tmp_path / "model").rglob("*")) == [tmp_path / "model/3"]
 
 
 def test_evaluate_without_a_policy(tmp_path, capsys):
@@ -184,7 +186,7 @@ def test_plot_into_a_missing_directory(tmp_path, tiny_run, capsys):
 
 
 def test_evaluate_prints_each_episode(tiny_run, capsys):
-    arguments = ["evaluate", "--policy", tiny_run / "policies/greedy/1", "--task", "Pendulum-v1"]
+    arguments = ["evaluate", "--policy", tiny_run / "policies/greedy/20", "--task", "Pendulum-v1"]
     assert tiny.run_command(*arguments, "--episodes", 2) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [row[:2] for row in rows[1:]] == [["0", "200"], ["1", "200"], ["mean", "200"]]
@@ -192,7 +194,7 @@ def test_evaluate_prints_each_episode(tiny_run, capsys):
 
 def test_evaluation_of_the_export_is_that_of_the_run(tiny_run, capsys):
     """The driver evaluates from the seed 1000 on; the last evaluation is that of the export."""
-    arguments = ["evaluate", "--policy", tiny_run / "policies/greedy/1", "--task", "Pendulum-v1"]
+    arguments = ["evaluate", "--policy", tiny_run / "policies/greedy"]
     assert tiny.run_command(*arguments, "--episodes", 2, "--seed", 1000) == 0
     printed = [float(line.split()[2]) for line in capsys.readouterr().out.splitlines()[1:3]]
     last = tiny.read_lines(tiny_run)[-1]

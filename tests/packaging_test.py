@@ -12,7 +12,8 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-LAUNCHERS = ["train", "export", "evaluate", "collect", "plot", "benchmark", "test"]
+COMMANDS = ["train", "export", "evaluate", "collect", "plot", "benchmark", "reproduce"]
+LAUNCHERS = [*COMMANDS, "test"]
 HEAVY = ["tensorflow", "tf_agents", "gym", "gymnasium", "d4rl", "mujoco"]
 
 
@@ -64,7 +65,7 @@ def test_launcher_names_an_interpreter_that_does_not_run(tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
+@pytest.mark.parametrize("name", [*LAUNCHERS, "audit"])
 def test_launcher_is_executable(name):
     assert (ROOT / "bin" / name).stat().st_mode & stat.S_IXUSR
 
@@ -75,7 +76,7 @@ def test_import_is_light_and_silent():
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("name", ["train", "export", "evaluate", "collect", "plot"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_console_script_is_callable(name):
     module, function = console_scripts()[f"fbrc-{name}"].split(":")
     assert module == "fbrc_agent.cli"
@@ -83,9 +84,7 @@ def test_console_script_is_callable(name):
 
 
 def test_there_is_no_console_script_without_a_launcher():
-    assert sorted(console_scripts()) == sorted(
-        f"fbrc-{name}" for name in LAUNCHERS if name != "test"
-    )
+    assert sorted(console_scripts()) == sorted(f"fbrc-{name}" for name in COMMANDS)
 
 
 def test_gin_folder_is_no_package():

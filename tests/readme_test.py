@@ -18,7 +18,7 @@ def test_training_in_python_and_serving(tmp_path, monkeypatch):
     assert "3000" in code and "8000" in code
     exec(compile(code.replace("3000", "2").replace("8000", "2"), "README.md", "exec"), {})
     serving = python_block("Export and serve")
-    serving = serving.replace("runs/quickstart/policies/greedy/1", "models/pendulum/1")
+    serving = serving.replace("runs/quickstart/policies/greedy/8000", "models/pendulum/1")
     names = {}
     exec(compile(serving, "README.md", "exec"), names)
     assert names["action"].shape == (1, 1)

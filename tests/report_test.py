@@ -32,7 +32,8 @@ def result(task="Hopper-v4", **stages):
         "seed": 3,
         "data": data,
         "stages": {"behavior": stage(), "fbrc": stage(), **stages},
-        "policy": "runs/x/policies/greedy/1",
+        "policy": "runs/x/policies/greedy/100",
+        "best_policy": "runs/x/policies/best/80",
     }
 
 
@@ -42,7 +43,10 @@ def test_table_has_a_row_for_data_behavior_and_agent():
     assert lines[2].split() == ["data", "386.5", "(25.0)", "12.5", "-"]
     assert lines[3].split() == ["behavior", "policy", "-400.0", "(30.0)", "50.0", "123.5"]
     assert lines[4].split() == ["F-BRC", "3000.0", "(1.5)", "92.8", "123.5"]
-    assert lines[5] == "policy: runs/x/policies/greedy/1"
+    assert lines[5:] == [
+        "policy: runs/x/policies/greedy/100",
+        "best:   runs/x/policies/best/80",
+    ]
 
 
 def test_table_without_evaluation_shows_dashes():

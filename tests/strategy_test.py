@@ -169,10 +169,13 @@ def run_of_two_workers(directory, data, **sizes):
 def test_only_the_chief_of_two_workers_writes(tmp_path, pendulum_data):
     tables = run_of_two_workers(tmp_path, pendulum_data, BEHAVIOR_STEPS=10, FBRC_STEPS=10)
     assert tables[0] == tables[1]
-    assert tables[0][-1] == f"policy: {tmp_path / 'run/policies/greedy/1'}"
+    assert tables[0][-2:] == [
+        f"policy: {tmp_path / 'run/policies/greedy/10'}",
+        f"best:   {tmp_path / 'run/policies/best/10'}",
+    ]
     lines = [(line["stage"], line["step"]) for line in tiny.read_lines(tmp_path / "run")]
     assert lines == [("behavior", 10)] * 2 + [("fbrc", 10)] * 2
-    assert (tmp_path / "run/policies/greedy/1/saved_model.pb").exists()
+    assert (tmp_path / "run/policies/greedy/10/saved_model.pb").exists()
     assert list(tmp_path.rglob("*.tmp*")) == []
     for name in ("worker0_tmp", "worker1_tmp"):
         assert list((tmp_path / name).iterdir()) == []

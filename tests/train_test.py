@@ -60,7 +60,7 @@ def test_run_has_the_documented_files(tiny_run):
         "behavior/fitted/behavior.json",
         "train/checkpoints/ckpt-20.index",
         "eval/fbrc",
-        "policies/greedy/1/saved_model.pb",
+        "policies/greedy/20/saved_model.pb",
         "metrics.jsonl",
         "result.json",
     ]:
@@ -70,7 +70,7 @@ def test_run_has_the_documented_files(tiny_run):
 
 def test_result_has_the_documented_entries(tiny_run):
     result = read_result(tiny_run)
-    assert set(result) == {"task", "seed", "data", "stages", "policy"}
+    assert set(result) == {"task", "seed", "data", "stages", "policy", "best_policy"}
     assert (result["task"], result["seed"]) == ("Pendulum-v1", 0)
     assert set(result["stages"]) == {"behavior", "fbrc"}
     for stage in result["stages"].values():
@@ -87,7 +87,8 @@ def test_result_has_the_documented_entries(tiny_run):
         assert len(stage["returns"]) == 2
         assert stage["return_mean"] == pytest.approx(np.mean(stage["returns"]))
         assert stage["return_std"] == pytest.approx(np.std(stage["returns"]))
-    assert os.path.isdir(result["policy"])
+    assert result["policy"] == "policies/greedy/20"
+    assert (tiny_run / result["policy"]).is_dir() and (tiny_run / result["best_policy"]).is_dir()
 
 
 def test_result_describes_the_data(tiny_run, pendulum_data):
