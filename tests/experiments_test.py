@@ -38,6 +38,11 @@ def test_unknown_experiment_is_refused_with_the_names(capsys, tmp_path):
         experiments.get("")
 
 
+@pytest.mark.parametrize("name", experiments.EXPERIMENTS)
+def test_every_name_has_its_function(name):
+    assert experiments.get(name).function.__name__ == f"run_{name}"
+
+
 def test_an_experiment_is_run_in_its_directory_and_reported(tmp_path):
     asked = []
 
