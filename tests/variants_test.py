@@ -177,3 +177,21 @@ def test_wrong_values_are_refused_before_anything_is_built(argument, value, want
     nothing = [None] * 6
     with pytest.raises(ValueError, match=rf"^{argument} is {value!r}; it must be {wanted}\.\n"):
         fbrc_agent.FbrcAgent(agents.TIME_STEP, agents.ACTION, *nothing, **{argument: value})
+
+
+@pytest.mark.parametrize("regularization", REGULARIZATIONS)
+def test_values_are_those_of_the_numpy_reference(regularization):
+    world = losses.World(tf.float64, regularization=regularization)
+    agent = world.agent
+    s, a = world.observations[:, 0], world.actions[:, 0]
+    values = agent.values(tf.constant(s, tf.float64), tf.constant(a, tf.float64))
+    log_mu = world.reference_log_mu(s, a)
+    outputs = [
+        reference.offset(losses.weights(net), s, a)
+        for net in (agent._critic_network_1, agent._critic_network_2)
+    ]
+    q = np.minimum(*outputs) + (regularization == "offset") * log_mu
+    expected = {"q": q, "log_mu": log_mu, "offset": q - log_mu}
+    assert set(values) == set(expected)
+    for name, value in values.items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-9)
