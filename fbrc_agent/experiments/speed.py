@@ -153,12 +153,15 @@ def _describe(numbers: dict[str, Any]) -> str:
 
 def _draw(numbers: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(11.0, 3.8), dpi=100, layout="constrained")
-    ours, theirs = figure.subplots(1, 2)
+    ours, theirs = figure.subplots(1, 2, sharey=True)
     hours = {name: entry["median"] for name, entry in numbers["hours"].items()}
     cores = numbers["machine"]["cores"]
-    _draw_hours(ours, hours, f"this machine, {cores} cores: extrapolated")
+    _draw_hours(ours, hours, f"this machine, {cores} core{'s' if cores > 1 else ''}: extrapolated")
     _draw_hours(theirs, _PAPER_HOURS, "the paper: 8 cores of an AMD EPYC 7B12")
-    ours.legend(*theirs.get_legend_handles_labels(), fontsize=9, loc="lower right")
+    ours.invert_yaxis()  # Theirs is the same.
+    figure.legend(
+        *ours.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9
+    )
     figure.suptitle("Time of 1M updates", fontsize=13)
     return figure
 
@@ -180,4 +183,3 @@ def _draw_hours(axes: Any, hours: dict[str, float], title: str) -> None:
         totals.append(start)
     axes.set_yticks(range(len(_METHODS)), list(_METHODS))
     axes.set_xlim(0.0, 1.18 * max(totals))
-    axes.invert_yaxis()
