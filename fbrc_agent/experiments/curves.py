@@ -153,8 +153,9 @@ def _curves(
 
 def _mark_nan(axes: Axes, settings: Mapping[str, list[Outcome]], name: str) -> None:
     """Marks the end of runs whose numbers went bad, at their last known value."""
-    ended = [o for outcomes in settings.values() for o in outcomes if o.nan_step is not None]
-    for outcome in ended:
+    for outcome in (o for outcomes in settings.values() for o in outcomes):
+        if outcome.nan_step is None:
+            continue
         _, values = outcome.agent.curve("fbrc", name)
         known = values[np.isfinite(values)]
         if len(known):

@@ -17,13 +17,6 @@ from fbrc_agent.errors import InputError
 from fbrc_agent.experiments.processes import Run, run_all
 from fbrc_agent.settings import is_integer
 
-PAPER_TASKS: dict[str, Optional[str]] = {
-    f"{robot}-{level}-v2": None
-    for level in ("medium", "expert")
-    for robot in ("hopper", "halfcheetah", "walker2d")
-}
-QUICK_TASKS: dict[str, Optional[str]] = {"Pendulum-v1": "embedded:pendulum-medium-replay"}
-
 _COUNTS = {"eval_interval": 0, "num_eval_episodes": 1}
 
 
@@ -71,8 +64,8 @@ def grid(
 
     Args:
       root_dir: Directory of the experiment.
-      quick: Whether to start from the quick sizes, minutes on 2 cores with the embedded data.
-      default_tasks: `tasks`, in the full setting.
+      quick: Whether to start from the quick sizes, minutes on 2 cores.
+      default_tasks: `tasks`, if gin binds none.
       tasks: Data by task id: an HDF5 path, 'embedded:NAME', or None for the task's own D4RL file.
       seeds: How many; they are 0, 1, ...
       behavior_steps: Updates of the behavior density.
@@ -97,7 +90,7 @@ def grid(
         "bindings": bindings,
     }
     values: dict[str, Any] = {
-        "tasks": QUICK_TASKS if quick else default_tasks,
+        "tasks": default_tasks,
         **(_QUICK if quick else {}),
         **{name: value for name, value in given.items() if value is not None},
     }

@@ -14,17 +14,18 @@ import gin
 from matplotlib.figure import Figure
 
 from fbrc_agent.experiments import curves, report, summaries
-from fbrc_agent.experiments.grid import (
-    PAPER_TASKS,
-    Density,
-    Setting,
-    Sizes,
-    grid,
-    run_grid,
-)
+from fbrc_agent.experiments.grid import Density, Setting, Sizes, grid, run_grid
 from fbrc_agent.experiments.summaries import Groups, Outcome, each, text
 
-_FBRC = "F-BRC (λ = 0.1)"
+_Tasks = dict[str, Optional[str]]
+
+_ROBOTS = ("hopper", "halfcheetah", "walker2d")
+_TASKS: _Tasks = {
+    f"{robot}-{level}-v2": None for level in ("medium", "expert") for robot in _ROBOTS
+}
+_MEDIUM_EXPERT: _Tasks = {f"{robot}-medium-expert-v2": None for robot in _ROBOTS}
+_PENDULUM: _Tasks = {"Pendulum-v1": "embedded:pendulum-medium-replay"}
+_HOPPER: _Tasks = {"Hopper-v4": "embedded:hopper-medium-replay"}
 
 
 def _weight(value: float) -> tuple[str, ...]:
@@ -36,7 +37,7 @@ def _regularization(name: str) -> tuple[str, ...]:
 
 
 # gin/fbrc.gin as it is.
-FBRC = Setting("fbrc", _FBRC)
+FBRC = Setting("fbrc", "F-BRC (λ = 0.1)")
 LAMBDA_0 = Setting("lambda-0", "λ = 0", _weight(0.0))
 LAMBDA_1 = Setting("lambda-1", "λ = 1", _weight(1.0))
 GRADIENT_PENALTY = Setting(
@@ -102,9 +103,8 @@ def run_density(root_dir: str, quick: bool) -> report.Report:
     """
     title = "Behavior densities: mixture per dimension, one normal, joint mixture (section 4.3)"
     settings = (FBRC._replace(label="mixture of 5 per dimension"), GAUSSIAN, JOINT)
-    tasks: dict[str, Optional[str]] = {
-        f"{robot}-medium-expert-v2": None for robot in ("hopper", "halfcheetah", "walker2d")
-    }
+    # With the one action dimension of the pendulum, the two mixtures are the same.
+    tasks = _HOPPER if quick else _MEDIUM_EXPERT
     return _run(
         *("density", title, settings, root_dir, quick, curves.densities, _density_table),
         tasks=tasks,
@@ -119,10 +119,11 @@ def _run(
     quick: bool,
     draw: Callable[[Groups, str], Figure],
     make_table: Callable[[Groups], str],
-    tasks: dict[str, Optional[str]] = PAPER_TASKS,
+    tasks: Optional[_Tasks] = None,
     extra: Callable[[Sequence[Outcome]], dict[str, Any]] = lambda outcomes: {},
 ) -> report.Report:
-    sizes = grid(root_dir=root_dir, quick=quick, default_tasks=tasks)
+    default_tasks = tasks or (_PENDULUM if quick else _TASKS)
+    sizes = grid(root_dir=root_dir, quick=quick, default_tasks=default_tasks)
     groups = summaries.group(summaries.read(cell) for cell in run_grid(settings, sizes))
     numbers = {
         "sizes": dataclasses.asdict(sizes),
