@@ -94,6 +94,8 @@ def test_result_has_the_documented_entries(tiny_run):
 def test_result_describes_the_data(tiny_run, pendulum_data):
     with h5py.File(pendulum_data) as file:
         rewards = file["rewards"][()].astype(np.float64)
+        rows = file["observations"][()].reshape(tiny.NUM_EPISODES, tiny.EPISODE_STEPS, 3)
+    observations = rows[:, :-1].reshape(-1, 3)  # The next observation of a last row is not there.
     returns = rewards.reshape(tiny.NUM_EPISODES, tiny.EPISODE_STEPS).sum(axis=1)
     data = read_result(tiny_run)["data"]
     assert data.pop("checksum")
@@ -104,6 +106,8 @@ def test_result_describes_the_data(tiny_run, pendulum_data):
         "transitions": NUM_TRANSITIONS,
         "episodes": tiny.NUM_EPISODES,
         "observation_size": 3,
+        "observation_minimum": observations.min(axis=0).tolist(),
+        "observation_maximum": observations.max(axis=0).tolist(),
         "action_size": 1,
         "action_minimum": [-2.0],
         "action_maximum": [2.0],
