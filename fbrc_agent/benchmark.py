@@ -16,7 +16,7 @@ from typing import Any, Callable, Optional
 import numpy as np
 import tensorflow as tf
 
-from fbrc_agent import benchmark_io, benchmark_updates
+from fbrc_agent import benchmark_io, benchmark_serving, benchmark_updates
 from fbrc_agent.errors import InputError
 
 SIZES = benchmark_io.Sizes()
@@ -71,6 +71,10 @@ def _ratio(numerator: str, denominator: str) -> Callable[[_Rounds], list[float]]
     return lambda rounds: [a / b for a, b in zip(rounds[numerator], rounds[denominator])]
 
 
+def _micro(seconds: str) -> Callable[[_Rounds], list[float]]:
+    return lambda rounds: [1e6 * value for value in rounds[seconds]]
+
+
 def _gemm_share(rounds: _Rounds) -> list[float]:
     ways = [rounds["one_product_flops"], rounds["product_per_core_flops"]]
     ceiling = max(ways, key=statistics.median)
@@ -93,6 +97,37 @@ def _updates_row(
 ) -> Row:
     values = _ratio(f"{first}_updates_per_second", f"{second}_updates_per_second")
     return Row(name, what, "updates", (first, second), goal, values, minimum=minimum)
+
+
+def _serving_rows() -> list[Row]:
+    """Returns the rows of `--serving`: the export against the same policy in other forms."""
+    rows = []
+    for size in benchmark_serving.BATCH_SIZES:
+        own = f"export_{size}_seconds"
+        for name, other, form, goal in (
+            (f"serving_{size}", "saver", "PolicySaver's", 0.5 if size == 1 else None),
+            (f"serving_eager_{size}", "eager", "GreedyPolicy", None),
+            (f"serving_function_{size}", "function", "GreedyPolicy in a tf.function", None),
+        ):
+            what = f"seconds, export : {form}, batch {size}"
+            values = _ratio(own, f"{other}_{size}_seconds")
+            rows.append(Row(name, what, "serving", ("export", other), goal, values, at_most=True))
+        what = f"microseconds, export, batch {size}"
+        rows.append(Row(f"serving_us_{size}", what, "serving", ("export",), None, _micro(own)))
+    for name, other, form in (
+        ("serving_load", "saver", "PolicySaver's"),
+        ("serving_load_python", "python", "network and checkpoint"),
+    ):
+        what = f"seconds from the file to the first action, export : {form}"
+        values = _ratio("export_load_seconds", f"{other}_load_seconds")
+        rows.append(Row(name, what, "serving_load", ("export", other), None, values, at_most=True))
+    for name, own, form, goal in (
+        ("serving_size", "export_bytes", "export", 1.2),
+        ("serving_size_saver", "saver_bytes", "PolicySaver's", None),
+    ):
+        what, values = f"bytes, {form} : the actor's weights", _ratio(own, "weight_bytes")
+        rows.append(Row(name, what, "serving_size", ("bytes",), goal, values, at_most=True))
+    return rows
 
 
 ROWS = (
@@ -162,11 +197,16 @@ ROWS = (
         lambda rounds: rounds["startup_seconds"][-1:],  # The earlier ones warm the caches.
         at_most=True,
     ),
+    *_serving_rows(),
 )
 
 
-def select_rows(names: Optional[Sequence[str]]) -> list[Row]:
+def select_rows(names: Optional[Sequence[str]], serving: bool = False) -> list[Row]:
     """Returns the rows of these names, all for None, in the order of `ROWS`.
+
+    Args:
+        names: Names of rows.
+        serving: Whether the rows of exported policies are wanted: beside `names`, or alone.
 
     Raises:
         InputError: If there is no row of one of the names.
@@ -175,6 +215,8 @@ def select_rows(names: Optional[Sequence[str]]) -> list[Row]:
     for name in names or ():
         if name not in known:
             raise InputError(f"--only {name}: there is no such row; the rows are {known}.")
+    if serving:
+        names = [*(names or ()), *(row.name for row in ROWS if row.group.startswith("serving"))]
     return [row for row in ROWS if names is None or row.name in names]
 
 
@@ -232,7 +274,11 @@ def run(rows: Sequence[Row], sizes: benchmark_io.Sizes, rounds: int) -> dict[str
         for group in dict.fromkeys(row.group for row in rows):
             wanted = [name for row in rows if row.group == group for name in row.contenders]
             contenders = _make_contenders(group, list(dict.fromkeys(wanted)), sizes, directory)
-            count = {"memory": min(rounds, sizes.memory_rounds), "startup": sizes.starts}
+            count = {
+                "memory": min(rounds, sizes.memory_rounds),
+                "startup": sizes.starts,
+                "serving_size": 1,
+            }
             measured[group] = measure(group, contenders, count.get(group, rounds))
     return {
         "rows": [row_result(row, measured[row.group]) for row in rows],
@@ -275,6 +321,9 @@ def _make_contenders(
         "memory": benchmark_io.make_memory,
         "loading": benchmark_io.make_loading,
         "startup": benchmark_io.make_startup,
+        "serving": benchmark_serving.make_latency,
+        "serving_load": benchmark_serving.make_loads,
+        "serving_size": benchmark_serving.make_sizes,
     }[group]
     return make(sizes, directory)
 

@@ -299,15 +299,16 @@ def benchmark() -> int:
         parser.add_argument("--quick", action="store_true", help="small sizes, to try it out")
         parser.add_argument("--rounds", type=int, help="rounds of each measurement")
         parser.add_argument("--only", nargs="+", action="extend", help="names of rows to measure")
+        parser.add_argument("--serving", action="store_true", help="the rows of exported policies")
         parser.add_argument("--intra_op_threads", type=int, help="TensorFlow's threads in an op")
         parser.add_argument("--inter_op_threads", type=int, help="TensorFlow's ops at a time")
 
     def body(flags: argparse.Namespace) -> None:
         from fbrc_agent import benchmark as bench
-        from fbrc_agent import run_directory
+        from fbrc_agent import run_directory, train  # noqa: F401  # fbrc.gin binds train's.
 
         bench.check_flags(flags.output, flags.rounds)
-        rows = bench.select_rows(flags.only)
+        rows = bench.select_rows(flags.only, flags.serving)
         bench.set_threads(flags.intra_op_threads, flags.inter_op_threads)
         sizes = bench.QUICK_SIZES if flags.quick else bench.SIZES
         _parse_gin(["fbrc.gin"], sizes.bindings)
