@@ -14,7 +14,10 @@ import gin
 import numpy as np
 from matplotlib.figure import Figure
 
-from fbrc_agent import benchmark
+from fbrc_agent import (
+    benchmark,
+    train,  # noqa: F401  gin/fbrc.gin binds what is in it.
+)
 from fbrc_agent.errors import InputError
 from fbrc_agent.experiments import report, summaries
 from fbrc_agent.settings import is_integer, is_number
