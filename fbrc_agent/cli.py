@@ -123,7 +123,7 @@ def _run(name: str, description: str, add_flags: Callable, body: Callable) -> in
     except KeyboardInterrupt as error:
         number = getattr(error, "number", signal.SIGINT)
         what = "interrupted" if number == signal.SIGINT else "terminated"
-        then = "continues" if name == "train" else "starts over"
+        then = "continues" if name in ("train", "reproduce") else "starts over"
         print(f"\n{name}: {what}; the same command {then}.", file=sys.stderr)
         return 128 + number
     except Exception as error:

@@ -20,7 +20,7 @@ _DPI = 100
 _BLUE, _ORANGE, _GREEN, _GRAY = "#0072B2", "#D55E00", "#009E73", "#555555"
 
 
-class _Run(NamedTuple):
+class LoggedRun(NamedTuple):
     """What is on disk of one run."""
 
     root_dir: str
@@ -75,13 +75,13 @@ def plot(root_dirs: Sequence[str], output: Optional[str] = None) -> str:
     return output
 
 
-def _read(root_dir: str) -> _Run:
+def _read(root_dir: str) -> LoggedRun:
     identity = run_directory.read_identity(root_dir)
     records = run_directory.read_metrics(root_dir)
     if not records:
         metrics = os.path.join(root_dir, "metrics.jsonl")
         raise InputError(f"{metrics} has no line yet; there is nothing to plot of this run.")
-    return _Run(root_dir, identity, records, _behavior_return(root_dir, records))
+    return LoggedRun(root_dir, identity, records, _behavior_return(root_dir, records))
 
 
 def _behavior_return(root_dir: str, records: list[dict[str, Any]]) -> Optional[float]:
@@ -95,7 +95,7 @@ def _behavior_return(root_dir: str, records: list[dict[str, Any]]) -> Optional[f
     return None if value is None else float(value)
 
 
-def _check_one_setting(runs: Sequence[_Run]) -> None:
+def _check_one_setting(runs: Sequence[LoggedRun]) -> None:
     first = runs[0]
     for run in runs[1:]:
         if run.identity["task"] != first.identity["task"]:
@@ -111,22 +111,22 @@ def _check_one_setting(runs: Sequence[_Run]) -> None:
             )
 
 
-def _draw(runs: Sequence[_Run]) -> Figure:
+def _draw(runs: Sequence[LoggedRun]) -> Figure:
     figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
     grid = figure.add_gridspec(2, 4)
     _draw_returns(figure.add_subplot(grid[0, :2]), runs)
     _draw_losses(figure.add_subplot(grid[0, 2]), runs)
     _draw_gradient_norms(figure.add_subplot(grid[0, 3]), runs)
 
-    axes = _panel(figure.add_subplot(grid[1, 0]), "Value of actions", "Q, units of return")
+    axes = style_panel(figure.add_subplot(grid[1, 0]), "Value of actions", "Q, units of return")
     _lines(axes, runs, "fbrc", "q_policy", _BLUE, "a ~ policy")
     _lines(axes, runs, "fbrc", "q_data", _ORANGE, "a in the data")
     _legend(axes)
-    axes = _panel(figure.add_subplot(grid[1, 1]), "Policy entropy", "nats")
+    axes = style_panel(figure.add_subplot(grid[1, 1]), "Policy entropy", "nats")
     _lines(axes, runs, "fbrc", "entropy", _BLUE)
-    axes = _panel(figure.add_subplot(grid[1, 2]), "Policy temperature", "alpha")
+    axes = style_panel(figure.add_subplot(grid[1, 2]), "Policy temperature", "alpha")
     _lines(axes, runs, "fbrc", "alpha", _BLUE)
-    axes = _panel(figure.add_subplot(grid[1, 3]), "Behavior stage", "nats")
+    axes = style_panel(figure.add_subplot(grid[1, 3]), "Behavior stage", "nats")
     _lines(axes, runs, "behavior", "log_prob", _BLUE, "log-likelihood of the data")
     _lines(axes, runs, "behavior", "entropy", _ORANGE, "entropy")
     _legend(axes)
@@ -136,7 +136,7 @@ def _draw(runs: Sequence[_Run]) -> Figure:
     return figure
 
 
-def _title(runs: Sequence[_Run]) -> str:
+def _title(runs: Sequence[LoggedRun]) -> str:
     identity = runs[0].identity
     data, seeds = identity["data"], ", ".join(str(run.identity["seed"]) for run in runs)
     return (
@@ -145,10 +145,10 @@ def _title(runs: Sequence[_Run]) -> str:
     )
 
 
-def _draw_returns(axes: Axes, runs: Sequence[_Run]) -> None:
-    _panel(axes, "Evaluation return", "return per episode")
+def _draw_returns(axes: Axes, runs: Sequence[LoggedRun]) -> None:
+    style_panel(axes, "Evaluation return", "return per episode")
     if len(runs) > 1:
-        steps, values = _common(runs, "fbrc", "return_mean")
+        steps, values = common_steps(runs, "fbrc", "return_mean")
         if len(steps):
             axes.fill_between(
                 steps, values.min(axis=0), values.max(axis=0), color=_BLUE, alpha=0.15, lw=0,
@@ -178,8 +178,8 @@ def _draw_returns(axes: Axes, runs: Sequence[_Run]) -> None:
     _legend(axes)
 
 
-def _draw_losses(axes: Axes, runs: Sequence[_Run]) -> None:
-    _panel(axes, "Losses", "critic loss")
+def _draw_losses(axes: Axes, runs: Sequence[LoggedRun]) -> None:
+    style_panel(axes, "Losses", "critic loss")
     _lines(axes, runs, "fbrc", "critic_loss", _BLUE)
     axes.set_yscale("log")
     _color_axis(axes, _BLUE)
@@ -190,15 +190,16 @@ def _draw_losses(axes: Axes, runs: Sequence[_Run]) -> None:
     _color_axis(right, _ORANGE)
 
 
-def _draw_gradient_norms(axes: Axes, runs: Sequence[_Run]) -> None:
-    _panel(axes, "Action gradients", "mean norm, 1 / unit of action")
+def _draw_gradient_norms(axes: Axes, runs: Sequence[LoggedRun]) -> None:
+    style_panel(axes, "Action gradients", "mean norm, 1 / unit of action")
     _lines(axes, runs, "fbrc", "offset_gradient_norm", _BLUE, r"$\|\nabla_a O(s, a)\|$")
     _lines(axes, runs, "fbrc", "behavior_gradient_norm", _ORANGE, r"$\|\nabla_a \log\mu(a|s)\|$")
     axes.set_yscale("log")
     _legend(axes)
 
 
-def _panel(axes: Axes, title: str, unit: str) -> Axes:
+def style_panel(axes: Axes, title: str, unit: str) -> Axes:
+    """Gives a panel over updates its title, labels and grid; returns it."""
     axes.set_title(title, fontsize=11)
     axes.set_xlabel("updates")
     axes.set_ylabel(unit)
@@ -218,7 +219,7 @@ def _thousands(value: float, _: Optional[int] = None) -> str:
 
 def _lines(
     axes: Axes,
-    runs: Sequence[_Run],
+    runs: Sequence[LoggedRun],
     stage: str,
     name: str,
     color: str,
@@ -242,13 +243,13 @@ def _lines(
             label=None if several else label,
         )
     if several:
-        steps, values = _common(runs, stage, name)
+        steps, values = common_steps(runs, stage, name)
         axes.plot(
             steps, values.mean(axis=0), color=color, marker=marker, ms=3.5, lw=2.2, label=label
         )
 
 
-def _common(runs: Sequence[_Run], stage: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+def common_steps(runs: Sequence[LoggedRun], stage: str, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the steps [n] that all runs have, and their values [runs, n]."""
     curves = [dict(zip(*run.curve(stage, name))) for run in runs]
     steps = sorted(set.intersection(*(set(curve) for curve in curves)))

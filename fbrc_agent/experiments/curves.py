@@ -42,7 +42,7 @@ def gradient_norms(groups: Groups, title: str) -> Figure:
     """Draws ||grad_a O|| (solid) and ||grad_a log mu|| (dashed) at the policy's actions."""
     figure, panels = _make_figure(len(groups))
     for axes, (task, settings) in zip(panels, groups.items()):
-        plot._panel(axes, task, "mean norm, 1 / unit of action")
+        plot.style_panel(axes, task, "mean norm, 1 / unit of action")
         for name, outcomes in settings.items():
             label = outcomes[0].setting.label
             runs = [outcome.agent for outcome in outcomes]
@@ -63,7 +63,9 @@ def densities(groups: Groups, title: str) -> Figure:
     for index, (task, settings) in enumerate(groups.items()):
         axes, likelihood = panels[2 * index : 2 * index + 2]
         _draw_scores(axes, f"{task}: F-BRC (dashed: the density sampled)", settings, True)
-        plot._panel(likelihood, f"{task}: fit of the density", "log-likelihood, nats per action")
+        plot.style_panel(
+            likelihood, f"{task}: fit of the density", "log-likelihood, nats per action"
+        )
         for name, outcomes in settings.items():
             runs = [outcome.density for outcome in outcomes]
             _curves(likelihood, runs, "behavior", "log_prob", _color(name), None)
@@ -105,7 +107,7 @@ def _color(setting: str) -> str:
 def _draw_scores(
     axes: Axes, title: str, settings: Mapping[str, list[Outcome]], each_density: bool = False
 ) -> None:
-    plot._panel(axes, title, _SCORE)
+    plot.style_panel(axes, title, _SCORE)
     for name, outcomes in settings.items():
         label, color = outcomes[0].setting.label, _color(name)
         runs = [outcome.agent for outcome in outcomes]
@@ -130,7 +132,7 @@ def _level(
 
 def _curves(
     axes: Axes,
-    runs: Sequence[plot._Run],
+    runs: Sequence[plot.LoggedRun],
     stage: str,
     name: str,
     color: str,
@@ -141,7 +143,7 @@ def _curves(
     """Draws seeds as thin lines, the band from lowest to highest, and their mean."""
     for run in runs if len(runs) > 1 else ():
         axes.plot(*run.curve(stage, name), color=color, ls=style, lw=0.7, alpha=0.5)
-    steps, values = plot._common(runs, stage, name)
+    steps, values = plot.common_steps(runs, stage, name)
     if len(runs) > 1 and len(steps):
         axes.fill_between(
             steps, values.min(axis=0), values.max(axis=0), color=color, alpha=0.15, lw=0

@@ -34,8 +34,8 @@ class Outcome:
     setting: Setting
     seed: int
     root_dir: str
-    agent: plot._Run
-    density: plot._Run
+    agent: plot.LoggedRun
+    density: plot.LoggedRun
     nan_step: Optional[int]
     divergence_step: Optional[int]
 
@@ -99,7 +99,7 @@ def read(cell: Cell) -> Outcome:
     if divergence is not None and divergence > run.num_updates:
         divergence = None
     agent, density = (
-        plot._Run(r.root_dir, run_directory.read_identity(r.root_dir), r.records(), None)
+        plot.LoggedRun(r.root_dir, run_directory.read_identity(r.root_dir), r.records(), None)
         for r in (run, run.density)
     )
     return Outcome(
