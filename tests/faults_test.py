@@ -62,8 +62,18 @@ def lines_of_second_stage(root_dir):
 # Signals, without a run.
 
 
+@pytest.fixture
+def heeded():
+    """The signals as in a terminal: a shell's background job ignores the interrupt."""
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_raises_at_once(number):
+def test_signal_raises_at_once(heeded, number):
     with pytest.raises(interruption.Interruption) as raised:
         with interruption.handlers():
             os.kill(os.getpid(), number)

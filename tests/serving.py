@@ -25,8 +25,8 @@ from fbrc_agent import (
 
 # HalfCheetah's sizes, in a box whose middle is not 0.
 OBSERVATION_SIZE = 17
-LOW = np.array([-1.0, -0.5, 0.0, -1.0, -0.2, -0.7])
-HIGH = np.array([1.0, 0.25, 1.2, -0.1, 0.2, 0.9])
+LOW = np.array([-0.9, -0.5, 0.0, -1.0, -0.2, -0.3])
+HIGH = np.array([0.5, 0.25, 1.2, -0.1, 0.2, 0.9])
 ACTION_SIZE = len(LOW)
 MODEL = "halfcheetah"
 
@@ -50,7 +50,7 @@ def make_agent():
     )
     generator = np.random.default_rng(0)
     for variable in agent.policy.variables():
-        scale = 1.6 / np.sqrt(variable.shape[0])
+        scale = 1.4 / np.sqrt(variable.shape[0])
         variable.assign(generator.normal(size=variable.shape, scale=scale))
     return agent
 

@@ -267,7 +267,9 @@ def test_interrupted_run_goes_on_at_a_checkpoint(interrupted_run):
 def test_interrupted_run_is_completed(interrupted_run):
     root_dir, _, last = interrupted_run
     assert read_result(root_dir)["stages"]["fbrc"]["steps"] == last
-    assert (root_dir / "policies/greedy/1/saved_model.pb").exists()
+    policy = root_dir / read_result(root_dir)["policy"]
+    assert policy == root_dir / f"policies/greedy/{last}"
+    assert (policy / "saved_model.pb").exists()
 
 
 def test_operative_config_alone_gives_the_same_operative_config(interrupted_run):
