@@ -36,9 +36,8 @@ def export_policy(
     - `serving_default`: `observation` [B, S] to `action` [B, A], the mode of the policy's
       distribution.
     - `sample`: `observation` and `seed` [B] int64 to `action`, drawn from the distribution; row i
-      is a function of its own observation and seed alone, whatever else is in the batch, to the
-      rounding of sums that depends on the size of the batch. For tanh-normal policies, as all that
-      `FbrcAgent` has with `create_actor_network`.
+      is a function of its own observation and seed alone, whatever else is in the batch. For
+      tanh-normal policies, as all that `FbrcAgent` has with `create_actor_network`.
     - `value`, if `value_fn` is given: `observation` and `action` to what it returns.
 
     All floating-point numbers are float32. Observations are taken as they are, beyond the range of
@@ -167,37 +166,12 @@ def _serving_module(
 def _frozen(function: Callable[..., Any], *specs: tf.TensorSpec) -> Callable[..., Any]:
     """Returns a graph function with variables as constants, which its caller's graph inlines.
 
-    Reading eight variables takes a third of the time of a small policy's action, and oneDNN's
-    products, which TensorFlow puts in place of `MatMul`, a fifth.
+    Reading eight variables takes a third of the time of a small policy's action.
     """
     concrete = tf.function(function, input_signature=specs, autograph=False)
-    frozen = convert_to_constants.convert_variables_to_constants_v2(
+    return convert_to_constants.convert_variables_to_constants_v2(
         concrete.get_concrete_function(), lower_control_flow=False
     )
-    graph = frozen.graph.as_graph_def()
-    for node in graph.node:
-        if node.op == "MatMul":
-            _to_batch_matmul(node)
-    inputs, outputs = ([t.name for t in tensors] for tensors in (frozen.inputs, frozen.outputs))
-
-    def call(*tensors: tf.Tensor) -> Any:
-        return tf.graph_util.import_graph_def(graph, dict(zip(inputs, tensors)), outputs, name="")
-
-    return tf.function(call, input_signature=specs, autograph=False).get_concrete_function()
-
-
-def _to_batch_matmul(node: tf.compat.v1.NodeDef) -> None:
-    """Turns a product of matrices into an op that TensorFlow does not give to oneDNN.
-
-    oneDNN takes longer to begin than the product of one row; large batches lose little.
-    """
-    given = dict(node.attr)
-    node.op = "BatchMatMulV3"
-    node.attr.clear()
-    for name in ("Ta", "Tb", "Tout"):
-        node.attr[name].CopyFrom(given["T"])
-    node.attr["adj_x"].CopyFrom(given["transpose_a"])
-    node.attr["adj_y"].CopyFrom(given["transpose_b"])
 
 
 def _signature(function: Callable[..., Mapping[str, tf.Tensor]], *specs: tf.TensorSpec) -> Any:
