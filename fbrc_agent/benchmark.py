@@ -103,17 +103,23 @@ def _serving_rows() -> list[Row]:
     """Returns the rows of `--serving`: the export against the same policy in other forms."""
     rows = []
     for size in benchmark_serving.BATCH_SIZES:
-        own = f"export_{size}_seconds"
-        for name, other, form, goal in (
-            (f"serving_{size}", "saver", "PolicySaver's", 0.5 if size == 1 else None),
-            (f"serving_eager_{size}", "eager", "GreedyPolicy", None),
-            (f"serving_function_{size}", "function", "GreedyPolicy in a tf.function", None),
+        half = 0.5 if size == 1 else None
+        for kind, own, other, form, goal in (
+            ("", "export", "saver", "PolicySaver's", half),
+            ("session_", "session_export", "session_saver", "PolicySaver's in a session", half),
+            ("eager_", "export", "eager", "GreedyPolicy", None),
+            ("function_", "export", "function", "GreedyPolicy in a tf.function", None),
         ):
             what = f"seconds, export : {form}, batch {size}"
-            values = _ratio(own, f"{other}_{size}_seconds")
-            rows.append(Row(name, what, "serving", ("export", other), goal, values, at_most=True))
-        what = f"microseconds, export, batch {size}"
-        rows.append(Row(f"serving_us_{size}", what, "serving", ("export",), None, _micro(own)))
+            values = _ratio(f"{own}_{size}_seconds", f"{other}_{size}_seconds")
+            name = f"serving_{kind}{size}"
+            rows.append(Row(name, what, "serving", (own, other), goal, values, at_most=True))
+        for kind, own, form in (
+            ("", "export", "export"),
+            ("session_", "session_export", "export in a session"),
+        ):
+            what, values = f"microseconds, {form}, batch {size}", _micro(f"{own}_{size}_seconds")
+            rows.append(Row(f"serving_{kind}us_{size}", what, "serving", (own,), None, values))
     for name, other, form in (
         ("serving_load", "saver", "PolicySaver's"),
         ("serving_load_python", "python", "network and checkpoint"),

@@ -24,7 +24,8 @@ _ActFn = Callable[[ts.TimeStep], Any]
 def make_latency(sizes: benchmark_io.Sizes, directory: str) -> dict[str, benchmark_io.Contender]:
     """Returns contenders that take the seconds of a call by Python, for each of `BATCH_SIZES`.
 
-    They are those of `make_calls`. The inputs are tensors that are there before.
+    They are those of `make_calls`. The inputs are tensors that are there before; a session's call
+    takes arrays of them first.
     """
     calls = make_calls(make_policy(sizes), directory)
     time_steps = {batch_size: make_time_step(sizes, batch_size) for batch_size in BATCH_SIZES}
@@ -44,15 +45,20 @@ def make_latency(sizes: benchmark_io.Sizes, directory: str) -> dict[str, benchma
 
 
 def make_calls(policy: tf_policy.TFPolicy, directory: str) -> dict[str, _ActFn]:
-    """Returns four ways to act greedily by one policy.
+    """Returns six ways to act greedily by one policy.
 
-    `export` is the signature of our export, `saver` that of `PolicySaver`'s, `eager` the policy in
-    Python and `function` the same in a `tf.function`.
+    `export` is the signature of our export, `saver` that of `PolicySaver`'s, called as Python's
+    functions; `session_export` and `session_saver` are the same signatures in sessions that execute
+    on the caller's thread, as in `examples/serving/act.c`. `eager` is the policy in Python and
+    `function` the same in a `tf.function`.
     """
     greedy = greedy_policy.GreedyPolicy(policy)
+    exported, saved = _write_export(policy, directory), _write_saver(policy, directory)
     return {
-        "export": _load_export(_write_export(policy, directory)),
-        "saver": _load_saver(_write_saver(policy, directory)),
+        "export": _load_export(exported),
+        "saver": _load_saver(saved),
+        "session_export": _load_in_session(exported, "serving_default"),
+        "session_saver": _load_in_session(saved, "action"),
         "eager": greedy.action,
         "function": common.function(greedy.action),
     }
@@ -149,6 +155,19 @@ def _load_saver(path: str) -> _ActFn:
     return lambda time_step: act(
         **{name: getattr(time_step, field) for name, field in fields.items()}
     )
+
+
+def _load_in_session(path: str, name: str) -> _ActFn:
+    with tf.Graph().as_default():
+        session = tf.compat.v1.Session(
+            config=tf.compat.v1.ConfigProto(inter_op_parallelism_threads=-1)
+        )
+        model = tf.compat.v1.saved_model.load(session, ["serve"], path)
+        signature = model.signature_def[name]
+        (action,) = signature.outputs.values()
+        fields = [tensor.split("/")[-1] for tensor in signature.inputs]  # "0/reward" is TF-Agents'.
+        act = session.make_callable(action.name, [i.name for i in signature.inputs.values()])
+    return lambda time_step: act(*(getattr(time_step, field).numpy() for field in fields))
 
 
 def _load_signature(path: str, name: str) -> Any:

@@ -28,7 +28,7 @@ def test_a_quick_run_measures_every_row_of_serving(tmp_path, capsys):
     assert list(values) == [r.name for r in benchmark.ROWS if r.name.startswith("serving")]
     assert all(math.isfinite(value) and value > 0 for value in values.values())
     goals = {row["name"]: row["goal"] for row in result["rows"] if row["goal"] is not None}
-    assert goals == {"serving_1": 0.5, "serving_size": 1.2}
+    assert goals == {"serving_1": 0.5, "serving_session_1": 0.5, "serving_size": 1.2}
     seconds = result["medians"]["serving"]
     assert values["serving_us_32"] == pytest.approx(1e6 * seconds["export_32_seconds"])
     lines = capsys.readouterr().out.splitlines()
