@@ -1,5 +1,6 @@
 """Exported policies: plain TensorFlow, equal to the policy in Python."""
 
+import gc
 import os
 import pathlib
 import resource
@@ -191,6 +192,18 @@ def test_a_row_of_a_sample_is_a_function_of_its_observation_and_seed(exported):
     np.testing.assert_array_equal(sample(exported, observations[7:8], [7]), together[7:8])
     assert (sample(exported, observations, seeds + 50) != together).any(axis=1).mean() > 0.5
     assert sample(exported, observations[:0], []).shape == (0, 2)
+
+
+def test_exports_leave_nothing_in_memory(tmp_path, policy):
+    """A run exports after each evaluation: thousands of times."""
+
+    def count():
+        export.export_policy(policy, str(tmp_path / "model"))
+        gc.collect()
+        return len(gc.get_objects())
+
+    counts = [count() for _ in range(6)]
+    assert len(set(counts[3:])) == 1, counts
 
 
 def test_samples_have_the_distribution_of_the_policy(exported, policy):
