@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Callable, Optional
+from typing import Callable
 
 import tensorflow as tf
 from tf_agents.typing import types
@@ -12,36 +12,21 @@ def squared_action_gradient(
     function: Callable[[types.NestedTensor], tf.Tensor],
     actions: types.NestedTensor,
     outer_shape: tf.TensorShape,
-    goal: Optional[types.NestedTensor] = None,
 ) -> tf.Tensor:
-    """Returns ||grad_a f(a) - goal||^2, summed over the action's dimensions and its nest.
+    """Returns ||grad_a f(a)||^2, summed over the action's dimensions and its nest.
 
-    Args:
-      function: f, as for `gradient`.
-      actions: The actions.
-      outer_shape: The static shape `[B]` or `[B, T]`, that of the result.
-      goal: Subtracted from the gradient, a nest like `actions`; None for 0.
-
-    Raises:
-      ValueError: If T is not known.
+    Arguments and exceptions are those of `value_and_gradient`; the shape is the outer one.
     """
-    gradients = tf.nest.flatten(gradient(function, actions, outer_shape))
-    if goal is not None:
-        gradients = [g - c for g, c in zip(gradients, tf.nest.flatten(goal))]
-    return tf.add_n(
-        [
-            tf.reduce_sum(tf.square(g), axis=list(range(outer_shape.rank, g.shape.rank)))
-            for g in gradients
-        ]
-    )
+    _, gradient = value_and_gradient(function, actions, outer_shape)
+    return inner(gradient, gradient, outer_shape.rank)
 
 
-def gradient(
+def value_and_gradient(
     function: Callable[[types.NestedTensor], tf.Tensor],
     actions: types.NestedTensor,
     outer_shape: tf.TensorShape,
-) -> types.NestedTensor:
-    """Returns grad_a f(a) per example, a nest like `actions`.
+) -> tuple[tf.Tensor, types.NestedTensor]:
+    """Returns f(a), and grad_a f(a) per example, a nest like `actions`.
 
     For values of shape `[B, T]` each step's value is differentiated with respect to that step's
     action alone, the earlier ones fixed: a recurrent f depends on them too. That takes T passes.
@@ -65,12 +50,22 @@ def gradient(
 
     gradients = [of_all_actions(step_value) for step_value in steps]
     if outer_shape.rank == 1:
-        return tf.nest.pack_sequence_as(actions, gradients[0])
+        return value, tf.nest.pack_sequence_as(actions, gradients[0])
     own = [
         tf.stack([g[:, step] for step, g in enumerate(of_leaf)], axis=1)
         for of_leaf in zip(*gradients)
     ]
-    return tf.nest.pack_sequence_as(actions, own)
+    return value, tf.nest.pack_sequence_as(actions, own)
+
+
+def inner(left: types.NestedTensor, right: types.NestedTensor, outer_rank: int = 1) -> tf.Tensor:
+    """Returns the inner products of two nests of actions, in the shape of `outer_rank` axes."""
+    return tf.add_n(
+        [
+            tf.reduce_sum(a * b, axis=list(range(outer_rank, a.shape.rank)))
+            for a, b in zip(tf.nest.flatten(left), tf.nest.flatten(right))
+        ]
+    )
 
 
 @contextlib.contextmanager

@@ -159,6 +159,20 @@ ROWS = (
         "fbrc",
         None,
     ),
+    _updates_row(
+        "shared_pass",
+        "updates/s, one critic pass for penalty and actor : F-BRC",
+        "fbrc_shared_pass",
+        "fbrc",
+        None,
+    ),
+    _updates_row(
+        "shared_pass_to_sac",
+        "updates/s, one critic pass for penalty and actor : SAC",
+        "fbrc_shared_pass",
+        "sac",
+        None,
+    ),
     _updates_row("jit", "updates/s, compiled by XLA : F-BRC", "fbrc_jit", "fbrc", None),
     Row(
         "learner_to_constant",

@@ -36,6 +36,7 @@ _WARM_UP_CALLS = 3
 _VARIANTS = {
     "fbrc_no_penalty": ("gradient_penalty_weight", 0.0),
     "fbrc_own_sample": ("share_actor_sample", False),
+    "fbrc_shared_pass": ("share_critic_pass", True),
     "fbrc_jit": ("jit_compile", True),
 }
 # CqlSacAgent as its authors' comparison with Fisher-BRC has it.
@@ -56,6 +57,7 @@ def update_flops(
     num_components: int,
     batch_size: int = 1,
     share_actor_sample: bool = False,
+    share_critic_pass: bool = False,
 ) -> int:
     """Returns the floating-point operations of the products of matrices in one F-BRC update.
 
@@ -70,6 +72,7 @@ def update_flops(
                      hidden layer, and dW. The second derivative of ReLU is zero.
         actor loss   each offset network forward and dX down to the action, with the penalty's
                      pi(s) and the critic's mu(s); the actor's dW and dX, dX not of the first layer
+                     with share_critic_pass the offset networks' last layer forward instead
         temperature  pi(s) of the new actor; nothing if it takes the actor's sample
 
     Args:
@@ -81,6 +84,7 @@ def update_flops(
         num_components: Components of mu's mixtures, one mixture per action dimension.
         batch_size: Examples in the update.
         share_actor_sample: As of `FbrcAgent`.
+        share_critic_pass: As of `FbrcAgent`.
     """
     offset = _products([observation_size + action_size, *offset_layers, 1])
     actor = _products([observation_size, *actor_layers, 2 * action_size])
@@ -95,7 +99,8 @@ def update_flops(
         + 2 * (sum(offset) + sum(offset) + sum(offset[1:]))
     )
     penalty = sum(actor) + 2 * (sum(offset[:-1]) + down_to_action + second_order)
-    actor_loss = 2 * (sum(offset) + down_to_action) + sum(actor) + sum(actor[1:])
+    of_critics = offset[-1] if share_critic_pass else sum(offset) + down_to_action
+    actor_loss = 2 * of_critics + sum(actor) + sum(actor[1:])
     temperature = 0 if share_actor_sample else sum(actor)
     return 2 * batch_size * (critic_loss + penalty + actor_loss + temperature)
 
@@ -114,7 +119,10 @@ def configured_flops(sizes: benchmark_io.Sizes) -> int:
         gin.query_parameter("MixtureBehaviorNetwork.fc_layer_params"),
         gin.query_parameter("MixtureBehaviorNetwork.num_components"),
         sizes.batch_size,
-        gin.query_parameter("FbrcAgent.share_actor_sample"),
+        *(
+            gin.query_parameter(f"FbrcAgent.share_{what}")
+            for what in ("actor_sample", "critic_pass")
+        ),
     )
 
 

@@ -39,12 +39,14 @@ _REGULARIZATIONS = ("offset", "gradient_penalty", "fisher")
 # temperature's loss, and of the diagnostics.
 _TARGET, _PENALTY, _ACTOR, _TEMPERATURE, _DIAGNOSTICS = _DRAWS = range(5)
 
+# Eq. 7, its two parts, and the twins' values and gradients at the penalty's actions.
 _CriticTerms = collections.namedtuple(
-    "_CriticTerms", ("loss", "gradient_penalty", "behavior_log_prob")
+    "_CriticTerms", ("loss", "gradient_penalty", "behavior_log_prob", "slopes")
 )
 
-# Time steps with pi(.|s) and mu(.|s), which the critic's and the actor's update have in common.
-_States = collections.namedtuple("_States", ("time_steps", "policy", "behavior"))
+# Time steps with pi(.|s) and mu(.|s), which the critic's and the actor's update have in common, and
+# a ~ pi(.|s) with log pi(a|s) if they have that in common too.
+_States = collections.namedtuple("_States", ("time_steps", "policy", "behavior", "sample"))
 
 
 @gin.configurable
@@ -89,6 +91,7 @@ class FbrcAgent(sac_agent.SacAgent):
         reward_bonus: types.Float = 0.0,
         include_critic_entropy_term: bool = False,
         share_actor_sample: bool = False,
+        share_critic_pass: bool = False,
         penalty_actions: str = "policy",
         regularization: str = "offset",
         actor_loss_weight: types.Float = 1.0,
@@ -114,7 +117,7 @@ class FbrcAgent(sac_agent.SacAgent):
         seed: Optional[int] = None,
         jit_compile: bool = False,
     ):
-        """Creates the agent: `SacAgent`'s arguments and defaults, and nine of its own.
+        """Creates the agent: `SacAgent`'s arguments and defaults, and ten of its own.
 
         Args:
           time_step_spec: A `TimeStep` spec of the expected time steps.
@@ -138,6 +141,10 @@ class FbrcAgent(sac_agent.SacAgent):
             the authors' code leaves it out.
           share_actor_sample: Whether the temperature's loss takes the actions of the actor's loss,
             as in the authors' code, which saves a pass; `SacAgent` draws from the updated actor.
+          share_critic_pass: Whether the actor's loss takes the penalty's actions, and the critics'
+            values and gradients there, which are from before the critics' step: a pass through both
+            critics less, a sixth of the update's products. Actor and critics then step at the same
+            time; neither the paper nor the authors' code does so.
           penalty_actions: Where the penalty is taken: "policy", at actions of pi, as in eq. 7; or
             "data", at the actions of the data.
           regularization: "offset", eq. 7; or "gradient_penalty" or "fisher", without the offset, as
@@ -178,6 +185,8 @@ class FbrcAgent(sac_agent.SacAgent):
             behavior network, or is given where there is no offset.
           ValueError: If `penalty_actions` or `regularization` is not one of the values above, or
             `td_errors_loss_fn` is no function.
+          ValueError: If `share_critic_pass` meets `penalty_actions="data"`, a
+            `gradient_penalty_weight` of 0 or a recurrent critic.
           ValueError: If `jit_compile` meets debug summaries, an optimizer that is not Keras', or a
             strategy of other than one device.
           NotImplementedError: If actions are discrete.
@@ -190,6 +199,8 @@ class FbrcAgent(sac_agent.SacAgent):
         network_checks.check_specs(time_step_spec, action_spec)
         time_step_spec, action_spec = tensor_spec.from_spec((time_step_spec, action_spec))
         self._check_action_spec(action_spec)
+        if share_critic_pass:
+            _check_shared_pass(critic_network, gradient_penalty_weight, penalty_actions)
         observation_spec = time_step_spec.observation
         network_checks.check_behavior_network(behavior_network, observation_spec, action_spec)
         if actor_network:
@@ -248,6 +259,7 @@ class FbrcAgent(sac_agent.SacAgent):
         self._reward_bonus = reward_bonus
         self._include_critic_entropy_term = include_critic_entropy_term
         self._share_actor_sample = share_actor_sample
+        self._share_critic_pass = share_critic_pass
         self._penalty_actions = penalty_actions
         self._regularization = regularization
         self._seed = seed
@@ -314,13 +326,23 @@ class FbrcAgent(sac_agent.SacAgent):
         nest_utils.assert_same_structure(time_steps, self.time_step_spec)
         return self._actor_loss(self._states(time_steps, bool(training)), weights)[0]
 
-    def _actor_loss(self, states: _States, weights) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the actor's loss and log pi(a|s) of its sample, `[B]`."""
+    def _actor_loss(self, states: _States, weights, slopes=None) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the actor's loss and log pi(a|s) of its sample, `[B]`.
+
+        Args:
+          states: What it is taken at.
+          weights: Optional weights.
+          slopes: Each critic's values and gradients at the sample of `states`, instead of a pass.
+        """
         time_steps = states.time_steps
         with tf.name_scope("actor_loss"):
-            actions, log_pi = self._sample(states.policy, _ACTOR)
+            actions, log_pi = states.sample or self._sample(states.policy, _ACTOR)
             log_mu = self._log_mu_of_q(states.behavior, actions)
-            q_values = tf.minimum(*self._outputs(self._critics(), time_steps, actions)) + log_mu
+            if slopes is None:
+                outputs = self._outputs(self._critics(), time_steps, actions)
+            else:
+                outputs = [_tangent(actions, *value_and_slope) for value_and_slope in slopes]
+            q_values = tf.minimum(*outputs) + log_mu
             regularization = self._actor_network.losses if self._actor_network else None
             loss = self._aggregate(
                 self._alpha_as(log_pi) * log_pi - q_values, weights, regularization
@@ -426,7 +448,7 @@ class FbrcAgent(sac_agent.SacAgent):
             states = self._states(time_steps, training=True)
             with actor_tape.stop_recording():
                 critic_loss, terms = self._train_critic(states, actions, next_time_steps, weights)
-            actor_loss, log_pi = self._actor_loss(states, weights)
+            actor_loss, log_pi = self._actor_loss(states, weights, terms.slopes)
             actor_loss *= self._actor_loss_weight
         self._minimize(actor_tape, "Actor", actor_loss, actor_variables, self._actor_optimizer)
 
@@ -437,7 +459,7 @@ class FbrcAgent(sac_agent.SacAgent):
                 time_steps, log_pi, weights, training=True
             )
         self._minimize(tape, "Alpha", alpha_loss, alpha_variables, self._alpha_optimizer)
-        return critic_loss, actor_loss, alpha_loss, terms
+        return critic_loss, actor_loss, alpha_loss, terms._replace(slopes=None)
 
     def _critic_variables(self):
         return _unique(
@@ -461,7 +483,7 @@ class FbrcAgent(sac_agent.SacAgent):
         terms = self._configured_critic_terms(
             states, policy_steps.action, next_time_steps, weights, training
         )
-        actor_loss, log_pi = self._actor_loss(states, weights)
+        actor_loss, log_pi = self._actor_loss(states, weights, terms.slopes)
         alpha_loss = self._temperature_loss(time_steps, log_pi, weights, training)
         return self._loss_info(
             self._critic_loss_weight * terms.loss,
@@ -498,7 +520,7 @@ class FbrcAgent(sac_agent.SacAgent):
         weights,
         training,
     ) -> _CriticTerms:
-        """Returns eq. 7, its penalty (unweighted) and the mean log mu of the data's actions."""
+        """Returns eq. 7, its parts without weights, and what `_actor_loss` takes for `slopes`."""
         time_steps = states.time_steps
         with tf.name_scope("critic_loss"):
             nest_utils.assert_same_structure(actions, self.action_spec)
@@ -515,14 +537,17 @@ class FbrcAgent(sac_agent.SacAgent):
             td_loss = td_errors_loss_fn(td_targets, q_values[0]) + td_errors_loss_fn(
                 td_targets, q_values[1]
             )
-            penalty = self._gradient_penalty(states, actions, td_loss)
+            penalty, slopes = self._gradient_penalty(states, actions, td_loss)
             regularization = self._critic_network_1.losses + self._critic_network_2.losses
             loss = self._aggregate(
                 td_loss + self._gradient_penalty_weight * penalty, weights, regularization
             )
             self._critic_loss_debug_summaries(td_targets, *q_values)
             return _CriticTerms(
-                loss, self._aggregate(penalty, weights), self._aggregate(log_mu, weights)
+                loss,
+                self._aggregate(penalty, weights),
+                self._aggregate(log_mu, weights),
+                slopes if self._share_critic_pass else None,
             )
 
     def _td_targets(self, next_time_steps, gamma, reward_scale_factor) -> tf.Tensor:
@@ -543,34 +568,42 @@ class FbrcAgent(sac_agent.SacAgent):
             values -= self._alpha_as(log_pi) * log_pi
         return values
 
-    def _gradient_penalty(self, states: _States, data_actions, like: tf.Tensor) -> tf.Tensor:
-        """Returns the sum over the twins of the variant's penalty, per example; 0 if lambda = 0."""
-        if isinstance(self._gradient_penalty_weight, (int, float)) and (
-            self._gradient_penalty_weight == 0
-        ):
-            return tf.zeros_like(like)
+    def _gradient_penalty(self, states: _States, data_actions, like: tf.Tensor):
+        """Returns the sum over the twins of the variant's penalty, per example; 0 if lambda = 0.
+
+        And what it was made of: each twin's value and its gradient in the action, or None.
+        """
+        if _is_zero(self._gradient_penalty_weight):
+            return tf.zeros_like(like), None
         actions = data_actions
         if self._penalty_actions == "policy":
-            actions, _ = self._sample(states.policy, _PENALTY)
+            actions, _ = states.sample or self._sample(states.policy, _PENALTY)
         actions = tf.nest.map_structure(tf.stop_gradient, actions)
-        goal = self._penalty_goal(states, actions)
+        outer_shape = states.time_steps.step_type.shape
 
-        def squared_norm(net):
+        def value_and_slope(net):
             with action_gradient.constant_relu_masks(net):
-                return action_gradient.squared_action_gradient(
+                return action_gradient.value_and_gradient(
                     lambda a: self._outputs([net], states.time_steps, a, training=True)[0],
                     actions,
-                    states.time_steps.step_type.shape,
-                    goal,
+                    outer_shape,
                 )
 
-        return tf.add_n([squared_norm(net) for net in self._critics()])
+        slopes = [value_and_slope(net) for net in self._critics()]
+        goal = self._penalty_goal(states, actions)
+
+        def squared_norm(slope):
+            if goal is not None:
+                slope = tf.nest.map_structure(tf.subtract, slope, goal)
+            return action_gradient.inner(slope, slope, outer_shape.rank)
+
+        return tf.add_n([squared_norm(slope) for _, slope in slopes]), slopes
 
     def _penalty_goal(self, states: _States, actions):
         """Returns what the penalty draws the networks' gradients to: grad_a log mu; None for 0."""
         if self._regularization != "fisher":
             return None
-        slopes = action_gradient.gradient(
+        _, slopes = action_gradient.value_and_gradient(
             lambda a: self._log_mu(states.behavior, a), actions, states.time_steps.step_type.shape
         )
         return tf.nest.map_structure(tf.stop_gradient, slopes)
@@ -590,7 +623,8 @@ class FbrcAgent(sac_agent.SacAgent):
 
     def _states(self, time_steps, training: bool) -> _States:
         policy = self._policy_distribution(time_steps, training)
-        return _States(time_steps, policy, self._behavior(time_steps))
+        sample = self._sample(policy, _PENALTY) if self._share_critic_pass else None
+        return _States(time_steps, policy, self._behavior(time_steps), sample)
 
     def _policy_distribution(self, time_steps, training: bool):
         """Returns pi(.|s), a nest of distributions."""
@@ -656,6 +690,32 @@ def _check_choice(argument, value, choices):
     if value not in choices:
         wanted = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
         raise ValueError(f"{argument} is {value!r}; it must be {wanted}.")
+
+
+def _check_shared_pass(critic_network, gradient_penalty_weight, penalty_actions):
+    missing = None
+    if _is_zero(gradient_penalty_weight):
+        missing = "gradient_penalty_weight is 0"
+    elif penalty_actions != "policy":
+        missing = f"penalty_actions is {penalty_actions!r}"
+    elif critics.learned(critic_network).state_spec:
+        missing = "critic_network is recurrent"
+    if missing:
+        raise ValueError(
+            "share_critic_pass=True takes the penalty's pass at the policy's actions, but "
+            f"{missing}."
+        )
+
+
+def _is_zero(gradient_penalty_weight):
+    return isinstance(gradient_penalty_weight, (int, float)) and gradient_penalty_weight == 0
+
+
+def _tangent(actions, value, slope):
+    """Returns a critic's value at `actions`, whose gradient in them is `slope`; no other flows."""
+    constants = tf.nest.map_structure(tf.stop_gradient, (actions, value, slope))
+    offset = tf.nest.map_structure(tf.subtract, actions, constants[0])
+    return constants[1] + action_gradient.inner(constants[2], offset, value.shape.rank)
 
 
 def _check_loss_function(td_errors_loss_fn):

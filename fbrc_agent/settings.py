@@ -80,6 +80,7 @@ _RULES: dict[str, _Rule] = {
     "FbrcAgent.include_critic_entropy_term": _FLAG,
     "FbrcAgent.use_log_alpha_in_alpha_loss": _FLAG,
     "FbrcAgent.share_actor_sample": _FLAG,
+    "FbrcAgent.share_critic_pass": _FLAG,
     "FbrcAgent.jit_compile": _FLAG,
     "FbrcAgent.actor_loss_weight": _NOT_NEGATIVE,
     "FbrcAgent.critic_loss_weight": _NOT_NEGATIVE,

@@ -191,12 +191,15 @@ def test_critic_loss_and_gradient_are_equation_7(dtype, entropy_term):
 
 @both_dtypes
 @pytest.mark.parametrize("regularization", ["offset", "gradient_penalty", "fisher"])
-def test_actor_loss_and_gradient(dtype, regularization):
-    world = World(dtype, regularization=regularization)
+@pytest.mark.parametrize("share", [False, True])
+def test_actor_loss_and_gradient(dtype, regularization, share):
+    world = World(dtype, regularization=regularization, share_critic_pass=share)
     agent = world.agent
-    time_steps = world.transition().time_step
     with tf.GradientTape() as tape:
-        loss = agent.actor_loss(time_steps)
+        if share:  # The actor's loss is made of the critics'.
+            loss = agent.loss(world.experience()).extra.actor_loss
+        else:
+            loss = agent.actor_loss(world.transition().time_step)
     gradients = tape.gradient(loss, agent._actor_network.variables)
 
     s, sampled = world.observations[:, 0], world.samples[0]

@@ -32,7 +32,11 @@ def test_operations_of_an_update():
     actor_loss = 2 * (25 + 19) + 26 + 20
     flops = 2 * (critic_loss + penalty + actor_loss + 26)
     assert flops == 1244
-    assert benchmark_updates.update_flops(2, 1, (3, 4), (3, 4), (5,), num_components=2) == flops
+    sizes = 2, 1, (3, 4), (3, 4), (5,), 2
+    assert benchmark_updates.update_flops(*sizes) == flops
+    assert benchmark_updates.update_flops(*sizes, share_actor_sample=True) == flops - 2 * 26
+    shared = flops - 2 * 2 * (25 + 19) + 2 * 2 * 4
+    assert benchmark_updates.update_flops(*sizes, share_critic_pass=True) == shared
 
 
 def test_operations_grow_with_the_batch():

@@ -203,7 +203,7 @@ def test_exports_leave_nothing_in_memory(tmp_path, policy):
         return len(gc.get_objects())
 
     counts = [count() for _ in range(6)]
-    assert len(set(counts[3:])) == 1, counts
+    assert counts[-1] - counts[2] < 100, counts  # One export makes thousands.
 
 
 def test_samples_have_the_distribution_of_the_policy(exported, policy):
