@@ -157,6 +157,7 @@ def test_page_tells_data_seeds_and_the_command(complete_lambda):
     assert "| 70.0, 78.0 " in page
     assert f"bin/reproduce lambda --root_dir {complete_lambda} --gin_bindings" in page
     assert '"grid.fbrc_steps = 400"' in page
+    assert "the full setting, with the values of the command in place. Versions" in page
 
 
 def test_picture_has_a_panel_for_each_task(complete_lambda, tmp_path):

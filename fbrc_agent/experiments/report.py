@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -68,7 +69,7 @@ class Report:
                 self.command,
                 "```",
                 "",
-                _circumstances("--quick" in self.command.split()),
+                _circumstances(self.command.split()),
                 "",
             ]
         )
@@ -91,12 +92,14 @@ def write_png(path: str, figure: Figure) -> None:
             os.remove(temporary)
 
 
-def _circumstances(quick: bool) -> str:
-    """Returns in which setting, with which versions and on which machine."""
+def _circumstances(words: Sequence[str]) -> str:
+    """Returns in which setting a command was run, with which versions and on which machine."""
     described = benchmark_io.describe_machine()
     machine = described["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in described["versions"].items())
-    setting = "the quick setting" if quick else "the full setting"
+    setting = "the quick setting" if "--quick" in words else "the full setting"
+    if "--gin_bindings" in words:
+        setting += ", with the values of the command in place"
     revision = described["git_revision"] or "not known"
     return (
         f"This is {setting}. Versions: {versions}; revision: {revision}. Machine: "
