@@ -20,7 +20,7 @@ from tests import strategy_worker, tiny
 
 STRATEGIES = ["mirrored", "multi_worker"]
 # Seconds; the processes need 20 each where they have a core of their own.
-TIME_LIMIT = 300
+TIME_LIMIT = 600
 
 
 def free_ports(count):
