@@ -72,22 +72,24 @@ def _state_step(directory: str) -> Optional[int]:
 def find(directory: str) -> Found:
     """Looks for the newest checkpoint that is whole; changes nothing.
 
+    A save that a kill cut short is no damage: TensorFlow writes the index last, in place, and only
+    then the state file that names it; the manifest follows.
+
     Raises:
       InputError: If there are checkpoints and all are damaged.
     """
     files, named = _files(directory), _state_step(directory)
     faults: dict[int, str] = {}
     for step in sorted({*files, *([] if named is None else [named])}, reverse=True):
-        kinds = {name.split(".")[1].split("-")[0] for name in files.get(step, [])}
-        if step != named and kinds == {"data"}:
-            continue  # The index comes last; the process was killed before.
-        if "manifest" in kinds:
-            fault, is_sealed = _sealed_fault(directory, step)
+        if os.path.basename(manifest_path(path_prefix(directory, step))) in files.get(step, []):
+            is_finished, (fault, is_sealed) = True, _sealed_fault(directory, step)
         else:
+            is_finished = named is not None and step <= named
             fault, is_sealed = _unsealed_fault(directory, step), False
         if fault is None:
             return Found(step, is_sealed, faults)
-        faults[step] = fault
+        if is_finished:
+            faults[step] = fault
     if faults:
         raise InputError(
             f"No checkpoint in {directory} is whole ({'; '.join(faults.values())}); remove the "
@@ -219,13 +221,13 @@ def write_state(directory: str, newest: int) -> None:
     run_directory.write_text(os.path.join(directory, _STATE), "\n".join(lines) + "\n")
 
 
-def remove_unfinished(directory: str) -> None:
-    """Removes what a killed process had not yet renamed, and data that no index refers to."""
+def remove_unfinished(directory: str, newest: Optional[int]) -> None:
+    """Removes what saves that were cut short left: temporary files, and all after the newest."""
     for name in os.listdir(directory):
         path = os.path.join(directory, name)
         if _UNFINISHED.fullmatch(name):
             shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
     for step, names in _files(directory).items():
-        if f"ckpt-{step}.index" not in names:
+        if newest is None or step > newest:
             for name in names:
                 os.remove(os.path.join(directory, name))

@@ -71,7 +71,7 @@ def prepare(directory: str, agent: tf_agent.TFAgent, identity: dict[str, Any]) -
                 file=sys.stderr,
             )
         checkpoint_files.write_state(directory, found.step)
-    checkpoint_files.remove_unfinished(directory)
+    checkpoint_files.remove_unfinished(directory, found.step)
     if found.step is not None and not found.is_sealed:
         checkpoint_files.seal(directory, found.step, identity)
 

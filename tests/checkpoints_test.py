@@ -279,6 +279,27 @@ def test_save_that_was_cut_leaves_nothing(directory, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("length", [0, 10])
+def test_index_that_was_cut_is_no_damage(directory, capsys, length):
+    shutil.copy(directory / f"ckpt-40.{DATA}", directory / f"ckpt-50.{DATA}")
+    index = (directory / f"ckpt-40.{INDEX}").read_bytes()
+    (directory / f"ckpt-50.{INDEX}").write_bytes(index[:length])
+    assert restored_step(directory) == 40
+    assert not list(directory.glob("*50*"))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("length", [0, 10])
+def test_first_save_that_was_cut_starts_the_stage_anew(directory, length):
+    index = (directory / f"ckpt-20.{INDEX}").read_bytes()
+    for name in set(read_files(directory)) - {f"ckpt-20.{DATA}"}:
+        (directory / name).unlink()
+    (directory / f"ckpt-20.{INDEX}").write_bytes(index[:length])
+    assert checkpoints.newest_valid(str(directory)) is None
+    assert restored_step(directory) == 0
+    assert not list(directory.glob("*20*"))
+
+
 # Without an interval.
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from fbrc_agent import d4rl, run_lock
 from fbrc_agent.errors import InputError
-from fbrc_agent.experiments import grid, runs, summaries
+from fbrc_agent.experiments import grid, processes, runs, summaries
 from tests import tiny
 
 TASK, DATA = "Pendulum-v1", "embedded:pendulum-medium-replay"
@@ -295,6 +295,19 @@ def test_a_second_call_leaves_what_is_done_alone(run_grid):
     again = grid.run_grid([runs.FBRC, NAN], sizes)
     assert tiny.read_files(sizes.runs_dir) == before
     assert [cell.run.root_dir for cell in again] == [cell.run.root_dir for cell in cells]
+
+
+def test_a_killed_run_that_goes_back_to_its_checkpoint_is_shown_at_no_rate(tmp_path):
+    run = processes.Run(str(tmp_path / "run"), "a run", (), STEPS, density=None)
+    write_run(tmp_path / "run", 0, [{**evaluation(300, 20.0), "stage": "behavior"}])
+    progress = processes._Progress([run], [run])
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    for step, done in [(200, 0), (250, 50)]:
+        metrics.write_text(json.dumps({**evaluation(step, 20.0), "stage": "behavior"}) + "\n")
+        progress.show([run])
+        assert progress._bar.n == step
+        assert progress._bar.n - progress._bar.initial == done
+    progress.close()
 
 
 def test_a_run_that_fails_ends_the_experiment_with_its_log(tmp_path):

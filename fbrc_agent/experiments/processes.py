@@ -221,7 +221,10 @@ class _Progress:
             if scores and scores[-1]["step"] > before:
                 score = float(scores[-1]["normalized_score"])
                 self._bar.set_postfix_str(f"{run.title}: score {score:.1f}", refresh=False)
-        self._bar.update(sum(self._steps.values()) - self._bar.n)
+        steps = sum(self._steps.values())
+        # A run goes on from its checkpoint, which may be older than its newest record.
+        self._bar.initial = min(self._bar.initial, steps)
+        self._bar.update(steps - self._bar.n)
 
     def finish(self, run: Run) -> None:
         """Counts the updates that a run whose numbers went bad will not make."""
