@@ -18,8 +18,8 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 from tf_agents.utils import common, nest_utils
 
-from fbrc_agent import action_gradient, network_checks, seeded_sampling, xla
-from fbrc_agent import critic_network as critics
+from fbrc_agent import critic_network as critic_networks
+from fbrc_agent import network_checks, seeded_sampling, twin_critics, xla
 
 FbrcLossInfo = collections.namedtuple(
     "FbrcLossInfo",
@@ -33,7 +33,6 @@ FbrcLossInfo = collections.namedtuple(
 )
 
 _PENALTY_ACTIONS = ("policy", "data")
-_REGULARIZATIONS = ("offset", "gradient_penalty", "fisher")
 
 # The draws of actions in a step: a' of the target, a of the penalty, of the actor's and of the
 # temperature's loss, and of the diagnostics.
@@ -192,7 +191,7 @@ class FbrcAgent(sac_agent.SacAgent):
           NotImplementedError: If actions are discrete.
         """
         _check_choice("penalty_actions", penalty_actions, _PENALTY_ACTIONS)
-        _check_choice("regularization", regularization, _REGULARIZATIONS)
+        _check_choice("regularization", regularization, twin_critics.REGULARIZATIONS)
         _check_loss_function(td_errors_loss_fn)
         if jit_compile:
             xla.check_settings(debug_summaries, summarize_grads_and_vars)
@@ -206,7 +205,7 @@ class FbrcAgent(sac_agent.SacAgent):
         if actor_network:
             network_checks.check_input_spec("actor_network", actor_network, observation_spec)
         critic_spec = (observation_spec, action_spec)
-        q_networks = critics.make_critics(
+        q_networks = critic_networks.make_critics(
             {
                 "critic_network": critic_network,
                 "critic_network_2": critic_network_2,
@@ -250,7 +249,7 @@ class FbrcAgent(sac_agent.SacAgent):
             name=name,
         )
         for argument, net in q_networks.items():
-            network_checks.check_values(argument, critics.learned(net), critic_spec)
+            network_checks.check_values(argument, critic_networks.learned(net), critic_spec)
         if twin_of_built_critic:
             network_checks.check_twins_differ(critic_network, self._critic_network_2)
         # The critics do not track mu; here it enters the agent's checkpoints.
@@ -261,8 +260,14 @@ class FbrcAgent(sac_agent.SacAgent):
         self._share_actor_sample = share_actor_sample
         self._share_critic_pass = share_critic_pass
         self._penalty_actions = penalty_actions
-        self._regularization = regularization
         self._seed = seed
+        self._critics, self._target_critics = (
+            twin_critics.TwinCritics(pair, behavior_network, action_spec, regularization)
+            for pair in (
+                (self._critic_network_1, self._critic_network_2),
+                (self._target_critic_network_1, self._target_critic_network_2),
+            )
+        )
         self._update = self._update_networks
         if jit_compile:
             self._update = xla.compile_update(
@@ -337,12 +342,11 @@ class FbrcAgent(sac_agent.SacAgent):
         time_steps = states.time_steps
         with tf.name_scope("actor_loss"):
             actions, log_pi = states.sample or self._sample(states.policy, _ACTOR)
-            log_mu = self._log_mu_of_q(states.behavior, actions)
             if slopes is None:
-                outputs = self._outputs(self._critics(), time_steps, actions)
+                outputs = self._critics.outputs(time_steps, actions)
             else:
-                outputs = [_tangent(actions, *value_and_slope) for value_and_slope in slopes]
-            q_values = tf.minimum(*outputs) + log_mu
+                outputs = twin_critics.tangents(slopes, actions)
+            q_values = self._critics.minimum(outputs, states.behavior, actions)
             regularization = self._actor_network.losses if self._actor_network else None
             loss = self._aggregate(
                 self._alpha_as(log_pi) * log_pi - q_values, weights, regularization
@@ -378,26 +382,13 @@ class FbrcAgent(sac_agent.SacAgent):
           `alpha`: the temperature.
         """
         time_steps, policy_steps, _ = self._as_transition(experience)
-        behavior = self._behavior(time_steps)
+        behavior = self._critics.behavior(time_steps)
         actions, log_pi = self._actions_and_log_probs(time_steps, draw=_DIAGNOSTICS)
-        outer_shape = time_steps.step_type.shape
-
-        def output(net):
-            return lambda a: self._outputs([net], time_steps, a)[0]
+        norms, mu_norm = self._critics.gradient_norms(time_steps, behavior, actions)
 
         def min_q(a):
-            outputs = self._outputs(self._critics(), time_steps, a)
-            return tf.minimum(*outputs) + self._log_mu_of_q(behavior, a)
+            return self._critics.minimum(self._critics.outputs(time_steps, a), behavior, a)
 
-        norms = [
-            tf.sqrt(action_gradient.squared_action_gradient(output(net), actions, outer_shape))
-            for net in self._critics()
-        ]
-        mu_norm = tf.sqrt(
-            action_gradient.squared_action_gradient(
-                lambda a: self._log_mu(behavior, a), actions, outer_shape
-            )
-        )
         return {
             "offset_gradient_norm": tf.reduce_mean(norms),
             "behavior_gradient_norm": tf.reduce_mean(mu_norm),
@@ -421,10 +412,9 @@ class FbrcAgent(sac_agent.SacAgent):
         """
         step_type = tf.fill(tf.shape(observation)[:1], ts.StepType.FIRST)
         time_steps = ts.TimeStep(step_type, (), (), observation)
-        behavior = self._behavior(time_steps)
-        log_mu = self._log_mu(behavior, action)
-        output = tf.minimum(*self._outputs(self._critics(), time_steps, action))
-        if self._regularization == "offset":
+        log_mu = self._critics.log_mu(self._critics.behavior(time_steps), action)
+        output = tf.minimum(*self._critics.outputs(time_steps, action))
+        if self._critics.has_offset:
             return {"q": output + log_mu, "log_mu": log_mu, "offset": output}
         return {"q": output, "log_mu": log_mu, "offset": output - log_mu}
 
@@ -530,17 +520,16 @@ class FbrcAgent(sac_agent.SacAgent):
             td_targets = tf.stop_gradient(
                 self._td_targets(next_time_steps, gamma, reward_scale_factor)
             )
-            log_mu = tf.stop_gradient(self._log_mu(states.behavior, actions))
-            q_values = self._outputs(self._critics(), time_steps, actions, training)
-            if self._regularization == "offset":
+            log_mu = tf.stop_gradient(self._critics.log_mu(states.behavior, actions))
+            q_values = self._critics.outputs(time_steps, actions, training)
+            if self._critics.has_offset:
                 q_values = [offset + log_mu for offset in q_values]
             td_loss = td_errors_loss_fn(td_targets, q_values[0]) + td_errors_loss_fn(
                 td_targets, q_values[1]
             )
             penalty, slopes = self._gradient_penalty(states, actions, td_loss)
-            regularization = self._critic_network_1.losses + self._critic_network_2.losses
             loss = self._aggregate(
-                td_loss + self._gradient_penalty_weight * penalty, weights, regularization
+                td_loss + self._gradient_penalty_weight * penalty, weights, self._critics.losses
             )
             self._critic_loss_debug_summaries(td_targets, *q_values)
             return _CriticTerms(
@@ -560,10 +549,9 @@ class FbrcAgent(sac_agent.SacAgent):
     def _next_values(self, next_time_steps) -> tf.Tensor:
         """Returns min_j Q'_j(s', a'), a' ~ pi(.|s'), with the entropy term if asked for."""
         actions, log_pi = self._actions_and_log_probs(next_time_steps, draw=_TARGET)
-        targets = (self._target_critic_network_1, self._target_critic_network_2)
-        outputs = self._outputs([critics.learned(t) for t in targets], next_time_steps, actions)
-        values = tf.minimum(*outputs)
-        values += self._log_mu_of_q(self._behavior(next_time_steps), actions)
+        outputs = self._target_critics.outputs(next_time_steps, actions)
+        behavior = self._target_critics.behavior(next_time_steps)
+        values = self._target_critics.minimum(outputs, behavior, actions)
         if self._include_critic_entropy_term:
             values -= self._alpha_as(log_pi) * log_pi
         return values
@@ -579,52 +567,14 @@ class FbrcAgent(sac_agent.SacAgent):
         if self._penalty_actions == "policy":
             actions, _ = states.sample or self._sample(states.policy, _PENALTY)
         actions = tf.nest.map_structure(tf.stop_gradient, actions)
+        slopes = self._critics.slopes(states.time_steps, actions)
         outer_shape = states.time_steps.step_type.shape
-
-        def value_and_slope(net):
-            with action_gradient.constant_relu_masks(net):
-                return action_gradient.value_and_gradient(
-                    lambda a: self._outputs([net], states.time_steps, a, training=True)[0],
-                    actions,
-                    outer_shape,
-                )
-
-        slopes = [value_and_slope(net) for net in self._critics()]
-        goal = self._penalty_goal(states, actions)
-
-        def squared_norm(slope):
-            if goal is not None:
-                slope = tf.nest.map_structure(tf.subtract, slope, goal)
-            return action_gradient.inner(slope, slope, outer_shape.rank)
-
-        return tf.add_n([squared_norm(slope) for _, slope in slopes]), slopes
-
-    def _penalty_goal(self, states: _States, actions):
-        """Returns what the penalty draws the networks' gradients to: grad_a log mu; None for 0."""
-        if self._regularization != "fisher":
-            return None
-        _, slopes = action_gradient.value_and_gradient(
-            lambda a: self._log_mu(states.behavior, a), actions, states.time_steps.step_type.shape
-        )
-        return tf.nest.map_structure(tf.stop_gradient, slopes)
-
-    def _critics(self):
-        """Returns the twins' learned networks: O_i, or Q_i where there is no offset."""
-        return [critics.learned(net) for net in (self._critic_network_1, self._critic_network_2)]
-
-    def _outputs(self, nets, time_steps, actions, training=False):
-        """Returns each network's value of (s, a), `[B]`: O_i, or Q_i where there is no offset."""
-        inputs = (time_steps.observation, actions)
-        return [net(inputs, step_type=time_steps.step_type, training=training)[0] for net in nets]
-
-    def _log_mu_of_q(self, behavior, actions):
-        """Returns what makes Q of a network's output: log mu, or 0 where there is no offset."""
-        return self._log_mu(behavior, actions) if self._regularization == "offset" else 0.0
+        return self._critics.penalty(slopes, states.behavior, actions, outer_shape), slopes
 
     def _states(self, time_steps, training: bool) -> _States:
         policy = self._policy_distribution(time_steps, training)
         sample = self._sample(policy, _PENALTY) if self._share_critic_pass else None
-        return _States(time_steps, policy, self._behavior(time_steps), sample)
+        return _States(time_steps, policy, self._critics.behavior(time_steps), sample)
 
     def _policy_distribution(self, time_steps, training: bool):
         """Returns pi(.|s), a nest of distributions."""
@@ -642,15 +592,6 @@ class FbrcAgent(sac_agent.SacAgent):
 
     def _actions_and_log_probs(self, time_steps, training=False, draw=_TEMPERATURE):
         return self._sample(self._policy_distribution(time_steps, training), draw)
-
-    def _behavior(self, time_steps):
-        """Returns mu(.|s)."""
-        return critics.call_behavior_network(
-            self._behavior_network, time_steps.observation, time_steps.step_type
-        )
-
-    def _log_mu(self, behavior, actions) -> tf.Tensor:
-        return critics.behavior_log_prob(behavior, actions, self.action_spec)
 
     def _alpha_as(self, tensor: tf.Tensor) -> tf.Tensor:
         return tf.cast(self.alpha, tensor.dtype)
@@ -698,7 +639,7 @@ def _check_shared_pass(critic_network, gradient_penalty_weight, penalty_actions)
         missing = "gradient_penalty_weight is 0"
     elif penalty_actions != "policy":
         missing = f"penalty_actions is {penalty_actions!r}"
-    elif critics.learned(critic_network).state_spec:
+    elif critic_networks.learned(critic_network).state_spec:
         missing = "critic_network is recurrent"
     if missing:
         raise ValueError(
@@ -709,13 +650,6 @@ def _check_shared_pass(critic_network, gradient_penalty_weight, penalty_actions)
 
 def _is_zero(gradient_penalty_weight):
     return isinstance(gradient_penalty_weight, (int, float)) and gradient_penalty_weight == 0
-
-
-def _tangent(actions, value, slope):
-    """Returns a critic's value at `actions`, whose gradient in them is `slope`; no other flows."""
-    constants = tf.nest.map_structure(tf.stop_gradient, (actions, value, slope))
-    offset = tf.nest.map_structure(tf.subtract, actions, constants[0])
-    return constants[1] + action_gradient.inner(constants[2], offset, value.shape.rank)
 
 
 def _check_loss_function(td_errors_loss_fn):

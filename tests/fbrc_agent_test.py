@@ -210,7 +210,7 @@ def test_diagnostics_of_a_linear_offset_by_hand():
         return ddpg_critic.CriticNetwork((OBSERVATION, ACTION))
 
     agent = fbrc(UnitDensity(OBSERVATION), critic_network=linear())
-    for net in agent._critics():
+    for net in agent._critics.networks:
         kernel, bias = net.variables
         kernel.assign([[0.0]] * 4 + [[3.0], [4.0]])  # O = 3 a_0 + 4 a_1
         bias.assign([0.0])
