@@ -305,10 +305,10 @@ def benchmark() -> int:
 
     def body(flags: argparse.Namespace) -> None:
         from fbrc_agent import benchmark as bench
-        from fbrc_agent import run_directory, train  # noqa: F401  # fbrc.gin binds train's.
+        from fbrc_agent import benchmark_rows, run_directory, train  # noqa: F401  # fbrc.gin binds train's.
 
         bench.check_flags(flags.output, flags.rounds)
-        rows = bench.select_rows(flags.only, flags.serving)
+        rows = benchmark_rows.select_rows(flags.only, flags.serving)
         bench.set_threads(flags.intra_op_threads, flags.inter_op_threads)
         sizes = bench.QUICK_SIZES if flags.quick else bench.SIZES
         _parse_gin(["fbrc.gin"], sizes.bindings)

@@ -7,7 +7,7 @@ import gin
 import numpy as np
 import pytest
 
-from fbrc_agent import benchmark, benchmark_io, benchmark_serving
+from fbrc_agent import benchmark_io, benchmark_rows, benchmark_serving
 from tests import tiny
 
 
@@ -25,7 +25,7 @@ def test_a_quick_run_measures_every_row_of_serving(tmp_path, capsys):
     assert tiny.run_command("benchmark", *arguments) == 0
     result = json.loads(output.read_text())
     values = {row["name"]: row["value"] for row in result["rows"]}
-    assert list(values) == [r.name for r in benchmark.ROWS if r.name.startswith("serving")]
+    assert list(values) == [r.name for r in benchmark_rows.ROWS if r.name.startswith("serving")]
     assert all(math.isfinite(value) and value > 0 for value in values.values())
     goals = {row["name"]: row["goal"] for row in result["rows"] if row["goal"] is not None}
     assert goals == {"serving_1": 0.5, "serving_session_1": 0.5, "serving_size": 1.2}
@@ -36,9 +36,9 @@ def test_a_quick_run_measures_every_row_of_serving(tmp_path, capsys):
 
 
 def test_serving_comes_beside_named_rows():
-    names = [row.name for row in benchmark.select_rows(["loading"], serving=True)]
+    names = [row.name for row in benchmark_rows.select_rows(["loading"], serving=True)]
     assert names[0] == "loading"
-    assert names[1:] == [row.name for row in benchmark.select_rows(None, serving=True)]
+    assert names[1:] == [row.name for row in benchmark_rows.select_rows(None, serving=True)]
 
 
 def test_what_is_compared_gives_the_same_actions(tmp_path, small_actor):

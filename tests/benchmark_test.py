@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from fbrc_agent import benchmark, benchmark_io, benchmark_updates
+from fbrc_agent import benchmark, benchmark_io, benchmark_rows, benchmark_updates
 from tests import tiny
 
 
@@ -60,37 +60,37 @@ def test_rounds_alternate():
     "rate, met", [(1.0, "yes"), (0.99, "minimum"), (0.85, "minimum"), (0.84, "no")]
 )
 def test_a_goal_with_a_minimum(rate, met):
-    row = benchmark.select_rows(["fbrc_to_sac"])[0]
+    row = benchmark_rows.select_rows(["fbrc_to_sac"])[0]
     rounds = {"fbrc_updates_per_second": [rate], "sac_updates_per_second": [1.0]}
-    assert benchmark.row_result(row, rounds)["met"] == met
+    assert benchmark_rows.row_result(row, rounds)["met"] == met
 
 
 @pytest.mark.parametrize("seconds, met", [(1.3, "yes"), (1.31, "no")])
 def test_a_goal_that_is_an_upper_bound(seconds, met):
-    row = benchmark.select_rows(["loading"])[0]
+    row = benchmark_rows.select_rows(["loading"])[0]
     rounds = {"load_seconds": [seconds], "h5py_seconds": [1.0]}
-    assert benchmark.row_result(row, rounds)["met"] == met
+    assert benchmark_rows.row_result(row, rounds)["met"] == met
 
 
 def test_a_ratio_is_the_median_of_the_rounds_ratios():
-    row = benchmark.select_rows(["fbrc_to_sac"])[0]
+    row = benchmark_rows.select_rows(["fbrc_to_sac"])[0]
     rounds = {
         "fbrc_updates_per_second": [1.0, 20.0, 30.0],
         "sac_updates_per_second": [1.0, 10.0, 10.0],
     }
-    result = benchmark.row_result(row, rounds)
+    result = benchmark_rows.row_result(row, rounds)
     assert (result["value"], result["quartiles"]) == (2.0, [1.5, 2.5])
 
 
 def test_the_ceiling_is_the_faster_way_of_multiplying():
-    row = benchmark.select_rows(["gemm_share"])[0]
+    row = benchmark_rows.select_rows(["gemm_share"])[0]
     rounds = {
         "one_product_flops": [50.0, 50.0],
         "product_per_core_flops": [100.0, 80.0],
         "flop_per_update": [2.0, 2.0],
         "fbrc_updates_per_second": [20.0, 30.0],
     }
-    assert benchmark.row_result(row, rounds)["values"] == [0.4, 0.75]
+    assert benchmark_rows.row_result(row, rounds)["values"] == [0.4, 0.75]
 
 
 def test_peak_memory_sees_what_was_freed():
@@ -125,7 +125,7 @@ def test_a_quick_run_measures_every_row(tmp_path):
     output = tmp_path / "result.json"
     assert tiny.run_command("benchmark", "--quick", "--rounds", 1, "--output", output) == 0
     values = {row["name"]: row["value"] for row in json.loads(output.read_text())["rows"]}
-    assert list(values) == [row.name for row in benchmark.ROWS]
+    assert list(values) == [row.name for row in benchmark_rows.ROWS]
     assert all(math.isfinite(value) and value > 0 for value in values.values())
 
 

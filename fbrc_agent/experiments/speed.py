@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from fbrc_agent import (
     benchmark,
+    benchmark_rows,
     train,  # noqa: F401  gin/fbrc.gin binds what is in it.
 )
 from fbrc_agent.errors import InputError
@@ -73,7 +74,7 @@ def run_speed(root_dir: str, quick: bool) -> report.Report:
     rounds, seconds = speed(quick=quick)
     _bind_beneath("fbrc.gin")
     sizes = dataclasses.replace(benchmark.SIZES, seconds=seconds)
-    measured = benchmark.run(benchmark.select_rows(_ROWS), sizes, rounds)
+    measured = benchmark.run(benchmark_rows.select_rows(_ROWS), sizes, rounds)
     numbers = extrapolate(measured["rounds"]["updates"])
     numbers.update({key: measured[key] for key in ("machine", "threads", "versions")})
     return report.Report(
