@@ -38,6 +38,9 @@ _PENALTY_ACTIONS = ("policy", "data")
 # temperature's loss, and of the diagnostics.
 _TARGET, _PENALTY, _ACTOR, _TEMPERATURE, _DIAGNOSTICS = _DRAWS = range(5)
 
+# What makes J of Q: an elementwise loss of (target, prediction), the target's discount and scale.
+_TdError = collections.namedtuple("_TdError", ("loss_fn", "gamma", "reward_scale_factor"))
+
 # Eq. 7, its two parts, and the twins' values and gradients at the penalty's actions.
 _CriticTerms = collections.namedtuple(
     "_CriticTerms", ("loss", "gradient_penalty", "behavior_log_prob", "slopes")
@@ -308,11 +311,9 @@ class FbrcAgent(sac_agent.SacAgent):
             self._states(time_steps, training=False),
             actions,
             next_time_steps,
-            td_errors_loss_fn,
-            gamma,
-            reward_scale_factor,
             weights,
             training,
+            _TdError(td_errors_loss_fn, gamma, reward_scale_factor),
         ).loss
 
     def actor_loss(
@@ -460,9 +461,7 @@ class FbrcAgent(sac_agent.SacAgent):
         variables = self._critic_variables()
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            terms = self._configured_critic_terms(
-                states, actions, next_time_steps, weights, training=True
-            )
+            terms = self._critic_terms(states, actions, next_time_steps, weights, training=True)
             loss = self._critic_loss_weight * terms.loss
         self._minimize(tape, "Critic", loss, variables, self._critic_optimizer)
         return loss, terms
@@ -470,9 +469,7 @@ class FbrcAgent(sac_agent.SacAgent):
     def _loss(self, experience, weights=None, training: bool = False):
         time_steps, policy_steps, next_time_steps = self._checked_transition(experience, weights)
         states = self._states(time_steps, training)
-        terms = self._configured_critic_terms(
-            states, policy_steps.action, next_time_steps, weights, training
-        )
+        terms = self._critic_terms(states, policy_steps.action, next_time_steps, weights, training)
         actor_loss, log_pi = self._actor_loss(states, weights, terms.slopes)
         alpha_loss = self._temperature_loss(time_steps, log_pi, weights, training)
         return self._loss_info(
@@ -487,46 +484,25 @@ class FbrcAgent(sac_agent.SacAgent):
         network_checks.check_batch(transition, weights)
         return transition
 
-    def _configured_critic_terms(self, states, actions, next_time_steps, weights, training):
-        return self._critic_terms(
-            states,
-            actions,
-            next_time_steps,
-            self._td_errors_loss_fn,
-            self._gamma,
-            self._reward_scale_factor,
-            weights,
-            training,
-        )
-
     def _critic_terms(
-        self,
-        states: _States,
-        actions,
-        next_time_steps,
-        td_errors_loss_fn,
-        gamma,
-        reward_scale_factor,
-        weights,
-        training,
+        self, states: _States, actions, next_time_steps, weights, training, td_error=None
     ) -> _CriticTerms:
         """Returns eq. 7, its parts without weights, and what `_actor_loss` takes for `slopes`."""
         time_steps = states.time_steps
+        td_error = td_error or _TdError(
+            self._td_errors_loss_fn, self._gamma, self._reward_scale_factor
+        )
         with tf.name_scope("critic_loss"):
             nest_utils.assert_same_structure(actions, self.action_spec)
             nest_utils.assert_same_structure(time_steps, self.time_step_spec)
             nest_utils.assert_same_structure(next_time_steps, self.time_step_spec)
 
-            td_targets = tf.stop_gradient(
-                self._td_targets(next_time_steps, gamma, reward_scale_factor)
-            )
+            td_targets = tf.stop_gradient(self._td_targets(next_time_steps, td_error))
             log_mu = tf.stop_gradient(self._critics.log_mu(states.behavior, actions))
             q_values = self._critics.outputs(time_steps, actions, training)
             if self._critics.has_offset:
                 q_values = [offset + log_mu for offset in q_values]
-            td_loss = td_errors_loss_fn(td_targets, q_values[0]) + td_errors_loss_fn(
-                td_targets, q_values[1]
-            )
+            td_loss = tf.add_n([td_error.loss_fn(td_targets, q) for q in q_values])
             penalty, slopes = self._gradient_penalty(states, actions, td_loss)
             loss = self._aggregate(
                 td_loss + self._gradient_penalty_weight * penalty, weights, self._critics.losses
@@ -539,11 +515,11 @@ class FbrcAgent(sac_agent.SacAgent):
                 slopes if self._share_critic_pass else None,
             )
 
-    def _td_targets(self, next_time_steps, gamma, reward_scale_factor) -> tf.Tensor:
+    def _td_targets(self, next_time_steps, td_error: _TdError) -> tf.Tensor:
         """Returns r + bonus + gamma * d * min_j Q'_j(s', a'), `[B]`."""
-        rewards = reward_scale_factor * next_time_steps.reward + self._reward_bonus
+        rewards = td_error.reward_scale_factor * next_time_steps.reward + self._reward_bonus
         next_values = self._next_values(next_time_steps)
-        discounts = tf.cast(gamma * next_time_steps.discount, next_values.dtype)
+        discounts = tf.cast(td_error.gamma * next_time_steps.discount, next_values.dtype)
         return tf.cast(rewards, next_values.dtype) + discounts * next_values
 
     def _next_values(self, next_time_steps) -> tf.Tensor:
