@@ -81,7 +81,7 @@ def find(directory: str) -> Found:
     files, named = _files(directory), _state_step(directory)
     faults: dict[int, str] = {}
     for step in sorted({*files, *([] if named is None else [named])}, reverse=True):
-        if os.path.basename(manifest_path(path_prefix(directory, step))) in files.get(step, []):
+        if os.path.exists(manifest_path(path_prefix(directory, step))):
             is_finished, (fault, is_sealed) = True, _sealed_fault(directory, step)
         else:
             is_finished = named is not None and step <= named

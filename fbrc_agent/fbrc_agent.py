@@ -201,8 +201,6 @@ class FbrcAgent(sac_agent.SacAgent):
         network_checks.check_specs(time_step_spec, action_spec)
         time_step_spec, action_spec = tensor_spec.from_spec((time_step_spec, action_spec))
         self._check_action_spec(action_spec)
-        if share_critic_pass:
-            _check_shared_pass(critic_network, gradient_penalty_weight, penalty_actions)
         observation_spec = time_step_spec.observation
         network_checks.check_behavior_network(behavior_network, observation_spec, action_spec)
         if actor_network:
@@ -219,6 +217,8 @@ class FbrcAgent(sac_agent.SacAgent):
             behavior_network,
             has_offset=regularization == "offset",
         )
+        if share_critic_pass:
+            _check_shared_pass(critic_network, gradient_penalty_weight, penalty_actions)
         twin_of_built_critic = critic_network_2 is None and network_checks.has_weights(
             critic_network
         )

@@ -5,7 +5,7 @@ Kostrikov et al. 2021 (https://arxiv.org/abs/2103.08050), equations 5 and 7, and
 
 import functools
 from collections.abc import Sequence
-from typing import Callable, Optional, Union
+from typing import Callable, Optional
 
 import tensorflow as tf
 from tf_agents.networks import network
@@ -81,13 +81,8 @@ class TwinCritics:
         actions: types.NestedTensor,
     ) -> tf.Tensor:
         """Returns min_i Q_i(s, a) of the networks' values of (s, a)."""
-        return tf.minimum(*outputs) + self.log_mu_of_q(behavior, actions)
-
-    def log_mu_of_q(
-        self, behavior: types.NestedDistribution, actions: types.NestedTensor
-    ) -> Union[tf.Tensor, float]:
-        """Returns what makes Q of a network's value: log mu(a|s), or 0 where there is no offset."""
-        return self.log_mu(behavior, actions) if self.has_offset else 0.0
+        minimum = tf.minimum(*outputs)
+        return minimum + self.log_mu(behavior, actions) if self.has_offset else minimum
 
     def slopes(self, time_steps: ts.TimeStep, actions: types.NestedTensor) -> Slopes:
         """Returns the twins' values and gradients in training, to be differentiated once more."""

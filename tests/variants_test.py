@@ -203,6 +203,14 @@ def test_one_critic_pass_needs_the_penalty_at_the_policys_actions(changes, reaso
         agents.fbrc(share_critic_pass=True, **changes)
 
 
+def test_one_critic_pass_without_a_critic_is_refused_as_any_agent_is():
+    with pytest.raises(ValueError, match="^critic_network ") as plain:
+        agents.fbrc(critic_network=None)
+    with pytest.raises(ValueError) as shared:
+        agents.fbrc(critic_network=None, share_critic_pass=True)
+    assert str(shared.value) == str(plain.value)
+
+
 def test_one_critic_pass_needs_a_feed_forward_critic():
     kind = networks.KINDS["recurrent"]
     with pytest.raises(ValueError, match="^share_critic_pass=True .*critic_network is recurrent"):
