@@ -1,4 +1,4 @@
-"""The paper's own experiments (Kostrikov et al. 2021, sections 4 and 5), one function each."""
+"""Experiments, one function each: the paper's own (Kostrikov et al. 2021) and one of ours."""
 
 import importlib
 import os
@@ -18,6 +18,7 @@ EXPERIMENTS = {
     "ablation": "runs",
     "density": "runs",
     "speed": "speed",
+    "sharing": "runs",
 }
 
 

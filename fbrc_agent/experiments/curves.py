@@ -26,6 +26,7 @@ _COLORS: Mapping[str, str] = {
     "fisher": report.GREEN,
     "gaussian": report.ORANGE,
     "joint": report.GREEN,
+    "shared-pass": report.ORANGE,
 }
 
 

@@ -1,4 +1,4 @@
-"""The experiments that are made of training runs (Kostrikov et al. 2021, figures 2 and 4).
+"""The experiments of training runs: Kostrikov et al. 2021, figures 2 and 4, and one of ours.
 
 Each is a grid of settings x tasks x seeds, sized by gin's `grid`. A setting means the same in all
 of them: with the same `grid.runs_dir` they share their runs.
@@ -44,6 +44,7 @@ GRADIENT_PENALTY = Setting(
     "gradient-penalty", "gradient penalty, no offset", _regularization("gradient_penalty")
 )
 FISHER = Setting("fisher", "Fisher divergence, no offset", _regularization("fisher"))
+SHARED_PASS = Setting("shared-pass", "one critic pass", ("FbrcAgent.share_critic_pass = True",))
 _GAUSSIAN = Density("density-gaussian", ("MixtureBehaviorNetwork.num_components = 1",))
 _JOINT = Density("density-joint", ("MixtureBehaviorNetwork.joint = True",))
 GAUSSIAN = Setting("gaussian", "one normal per dimension", density=_GAUSSIAN)
@@ -109,6 +110,17 @@ def run_density(root_dir: str, quick: bool) -> report.Report:
         *("density", title, settings, root_dir, quick, curves.densities, _density_table),
         tasks=tasks,
     )
+
+
+def run_sharing(root_dir: str, quick: bool) -> report.Report:
+    """Not in the paper: F-BRC with one pass through the critics for penalty and actor's loss.
+
+    What `FbrcAgent.share_critic_pass`, which is faster and another algorithm, does to the scores.
+    Arguments, result and exceptions are those of `run_lambda`.
+    """
+    title = "F-BRC with one pass through the critics for penalty and actor"
+    settings = (FBRC._replace(label="F-BRC"), SHARED_PASS)
+    return _run("sharing", title, settings, root_dir, quick, curves.scores, _score_table)
 
 
 def _run(
