@@ -71,6 +71,24 @@ def _updates_row(
     return Row(name, what, "updates", (first, second), goal, values, minimum=minimum)
 
 
+def _one_call_rows() -> list[Row]:
+    """Returns the ratios of agents that are called from Python for each update."""
+    return [
+        _updates_row(
+            f"calls_{first}_to_{second}",
+            f"updates/s, a call from Python for each, {what}",
+            f"{first}_calls",
+            f"{second}_calls",
+            None,
+        )
+        for first, second, what in (
+            ("fbrc", "sac", "F-BRC : SAC"),
+            ("fbrc", "cql", "F-BRC : CQL"),
+            ("behavior", "fbrc", "behavior : F-BRC"),
+        )
+    ]
+
+
 def _serving_rows() -> list[Row]:
     """Returns the rows of `--serving`: the export against the same policy in other forms."""
     rows = []
@@ -146,6 +164,7 @@ ROWS = (
         None,
     ),
     _updates_row("jit", "updates/s, compiled by XLA : F-BRC", "fbrc_jit", "fbrc", None),
+    *_one_call_rows(),
     Row(
         "learner_to_constant",
         "updates/s in the Learner, data : one batch",

@@ -16,6 +16,7 @@ from tf_agents.specs import tensor_spec
 from tf_agents.train import learner
 from tf_agents.train.utils import train_utils
 from tf_agents.trajectories import time_step as ts
+from tf_agents.typing import types
 from tf_agents.utils import common
 
 from fbrc_agent import (
@@ -31,7 +32,8 @@ from fbrc_agent import (
     offline_data,
 )
 
-_WARM_UP_CALLS = 3
+# Ends the name of a contender that is called from Python for each update.
+_CALLS = "_calls"
 # F-BRC with one argument changed: what a part of the update costs.
 _VARIANTS = {
     "fbrc_no_penalty": ("gradient_penalty_weight", 0.0),
@@ -140,25 +142,46 @@ def rate(function: Callable[[], Any], seconds: float) -> float:
 def make_updates(
     sizes: benchmark_io.Sizes, wanted: Collection[str]
 ) -> dict[str, benchmark_io.Contender]:
-    """Returns contenders that take updates/s on one batch, and the ceiling of products."""
+    """Returns contenders that take updates/s on one batch, and the ceiling of products.
+
+    A call makes `updates_per_call` updates in TensorFlow's loop, as the Learner's does; that of
+    "<name>_calls" makes one.
+    """
     data = benchmark_io.synthetic_data(sizes, rows=sizes.batch_size)
     batch = next(iter(dataset.make_tf_dataset(data, sizes.batch_size, seed=0)))[0]
 
-    def updates(name: str) -> tuple[str, Callable[[], Any]]:
-        agent = _make_agent(name, data)
+    def updates(name: str) -> tuple[str, Callable[[], Any], int]:
+        agent = _make_agent(name.removesuffix(_CALLS), data)
         agent.initialize()
-        step = common.function(agent.train)
-        return f"{name}_updates_per_second", lambda: step(batch)
+        count = 1 if name.endswith(_CALLS) else sizes.updates_per_call
+        step = common.function(agent.train) if count == 1 else updates_in_one_call(agent, count)
+        return name, lambda: step(batch), count
 
-    def contender(key: str, step: Callable[[], Any]) -> benchmark_io.Contender:
-        for _ in range(_WARM_UP_CALLS):
-            step()
-        return lambda: {key: rate(step, sizes.seconds)}
+    def contender(name: str, run: Callable[[], Any], updates: int) -> benchmark_io.Contender:
+        run()
+        key = f"{name}_updates_per_second"
+        return lambda: {key: rate(run, sizes.seconds) * updates}
 
     # All are made before any is warmed up: setting the seed of one drops the others' kernels.
     made = {name: updates(name) for name in wanted if name != "gemm"}
     contenders = {name: contender(*parts) for name, parts in made.items()}
     return {**contenders, **({"gemm": _make_gemm(sizes)} if "gemm" in wanted else {})}
+
+
+def updates_in_one_call(
+    agent: tf_agent.TFAgent, count: int
+) -> Callable[[types.NestedTensor], None]:
+    """Returns a function that makes `count` updates on one batch, in TensorFlow's loop."""
+
+    @tf.function(autograph=False)
+    def run(batch: types.NestedTensor) -> None:
+        def update(index: tf.Tensor) -> tuple[tf.Tensor]:
+            agent.train(batch)
+            return (index + 1,)
+
+        tf.while_loop(lambda index: index < count, update, (tf.constant(0),))
+
+    return run
 
 
 def _make_agent(name: str, data: offline_data.OfflineData) -> tf_agent.TFAgent:

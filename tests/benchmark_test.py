@@ -5,9 +5,19 @@ import math
 import os
 import pathlib
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
-from fbrc_agent import benchmark, benchmark_io, benchmark_rows, benchmark_updates
+from fbrc_agent import (
+    behavior_agent,
+    behavior_network,
+    benchmark,
+    benchmark_io,
+    benchmark_rows,
+    benchmark_updates,
+    dataset,
+)
 from tests import tiny
 
 
@@ -43,6 +53,38 @@ def test_operations_grow_with_the_batch():
     layers = {"offset_layers": (8,), "actor_layers": (8,), "behavior_layers": (8,)}
     one = benchmark_updates.update_flops(3, 2, **layers, num_components=1)
     assert benchmark_updates.update_flops(3, 2, **layers, num_components=1, batch_size=7) == 7 * one
+
+
+def make_behavior_agent(data):
+    tf.keras.utils.set_random_seed(0)
+    mu = behavior_network.MixtureBehaviorNetwork(
+        data.time_step_spec.observation, data.action_spec, fc_layer_params=(4,)
+    )
+    return behavior_agent.BehaviorAgent(
+        data.time_step_spec,
+        data.action_spec,
+        behavior_network=mu,
+        optimizer=tf.keras.optimizers.legacy.Adam(1e-2),
+        train_step_counter=tf.Variable(0, dtype=tf.int64),
+        seed=0,
+    )
+
+
+def test_a_call_makes_as_many_updates_as_it_counts():
+    sizes = benchmark_io.Sizes(observation_size=3, action_size=1)
+    data = benchmark_io.synthetic_data(sizes, rows=32)
+    batch = next(iter(dataset.make_tf_dataset(data, 32, seed=0)))[0]
+    looped, called = make_behavior_agent(data), make_behavior_agent(data)
+    before = [variable.numpy() for variable in called.behavior_network.variables]
+    benchmark_updates.updates_in_one_call(looped, 3)(batch)
+    for _ in range(3):
+        called.train(batch)
+    assert looped.train_step_counter.numpy() == called.train_step_counter.numpy() == 3
+    for old, one, other in zip(
+        before, looped.behavior_network.variables, called.behavior_network.variables
+    ):
+        assert not np.allclose(old, other, atol=1e-3)
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 def test_rounds_alternate():
