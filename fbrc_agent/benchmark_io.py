@@ -36,7 +36,7 @@ class Sizes:
         rows: Rows of the synthetic data.
         gemm_size: Rows and columns of the matrices whose product is the ceiling.
         seconds: Time that each contender gets in a round, at the least.
-        updates_per_call: Updates in one call of the Learner.
+        updates_per_call: Updates in one call, of the Learner or of a loop of its kind.
         environment: The environment of the evaluation.
         episodes: Episodes of an evaluation.
         starts: How often a run is started; the last start counts.
