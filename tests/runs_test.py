@@ -203,6 +203,20 @@ def test_density_reports_likelihood_and_scores_of_each_density(tmp_path):
     assert likelihood == {"mean": 2.0, "std": statistics.stdev([1.5, 2.5]), "n": 2}
 
 
+def test_sharing_compares_one_critic_pass_with_gin_as_it_is(tmp_path):
+    runs_dir = tmp_path / "runs"
+    write_setting(runs_dir, "fbrc", [[50.0], [60.0]])
+    write_setting(runs_dir, "shared-pass", [[40.0], [44.0]])
+    assert run_with_sizes("sharing", tmp_path) == 0
+    cells = cells_by_setting(tmp_path, "sharing")
+    assert {
+        name: (cell["bindings"], cell["last_score"]["mean"]) for name, cell in cells.items()
+    } == {
+        "fbrc": ([], 55.0),
+        "shared-pass": (["FbrcAgent.share_critic_pass = True"], 42.0),
+    }
+
+
 # What is refused.
 
 
