@@ -1,7 +1,10 @@
 """Exports a policy as a SavedModel that plain TensorFlow serves: observation in, action out."""
 
+import contextlib
+import logging
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable, Optional
 
 import gin
@@ -102,10 +105,25 @@ def export_tf_agents_policy(
 
     def write(path: str) -> None:
         greedy = greedy_policy.GreedyPolicy(policy)
-        policy_saver.PolicySaver(greedy, batch_size=None).save(path)
+        with _quiet_saver():
+            policy_saver.PolicySaver(greedy, batch_size=None).save(path)
         model_card.write(path, name, policy, origin or {})
 
     return policy_versions.publish(directory, version, write)
+
+
+@contextlib.contextmanager
+def _quiet_saver() -> Iterator[None]:
+    """Keeps out of the terminal what TensorFlow says of the names and types of `PolicySaver`."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Encoding a StructuredValue")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _check(policy: tf_policy.TFPolicy) -> None:

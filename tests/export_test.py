@@ -1,6 +1,7 @@
 """Exported policies: plain TensorFlow, equal to the policy in Python."""
 
 import gc
+import logging
 import os
 import pathlib
 import resource
@@ -377,6 +378,14 @@ def test_log_mu_is_a_density_over_the_actions(exports_of_run):
         observation=tf.constant(observations), action=tf.constant(actions)
     )["log_mu"].numpy()
     np.testing.assert_allclose(np.mean(np.exp(log_mu.astype(np.float64))) * 4, 1, rtol=0.01)
+
+
+def test_the_tf_agents_format_is_written_in_silence(tmp_path, caplog, recwarn):
+    level = logging.getLogger("absl").level
+    export.export_tf_agents_policy(make_policy(), str(tmp_path / "policy"))
+    assert caplog.messages == []
+    assert [str(w.message) for w in recwarn if w.category is UserWarning] == []
+    assert logging.getLogger("absl").level == level
 
 
 def test_the_tf_agents_format_serves_actors(exports_of_run, tiny_run):
