@@ -115,15 +115,18 @@ def export_tf_agents_policy(
 @contextlib.contextmanager
 def _quiet_saver() -> Iterator[None]:
     """Keeps out of the terminal what TensorFlow says of the names and types of `PolicySaver`."""
+
+    def is_of_other_things(record: logging.LogRecord) -> bool:
+        return "is not a valid tf.function parameter name" not in record.getMessage()
+
     logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.addFilter(is_of_other_things)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Encoding a StructuredValue")
             yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(is_of_other_things)
 
 
 def _check(policy: tf_policy.TFPolicy) -> None:
