@@ -321,7 +321,7 @@ def benchmark() -> int:
 
 
 def reproduce() -> int:
-    """fbrc-reproduce: run an experiment of the paper and draw its figure beside the numbers."""
+    """fbrc-reproduce: run an experiment, the paper's or ours, and draw its figure."""
 
     def add_flags(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("name", help="name of the experiment, e.g. bandit")
@@ -339,7 +339,7 @@ def reproduce() -> int:
         root_dir = flags.root_dir or os.path.join("runs", "reproduce", flags.name)
         print(experiments.run(experiment, root_dir, flags.quick))
 
-    return _run("reproduce", "Run an experiment of the paper.", add_flags, body)
+    return _run("reproduce", "Run an experiment, the paper's or ours.", add_flags, body)
 
 
 COMMANDS = {

@@ -87,6 +87,30 @@ def test_a_call_makes_as_many_updates_as_it_counts():
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+def test_rates_count_updates_whatever_a_call_makes(monkeypatch):
+    counters, names = [], []
+
+    def make_agent(name, data):
+        names.append(name)
+        agent = make_behavior_agent(data)
+        counters.append(agent.train_step_counter)
+        return agent
+
+    def one_call_a_second(function, seconds):
+        function()
+        return 1.0
+
+    monkeypatch.setattr(benchmark_updates, "_make_agent", make_agent)
+    monkeypatch.setattr(benchmark_updates, "rate", one_call_a_second)
+    sizes = benchmark_io.Sizes(observation_size=3, action_size=1, batch_size=32, updates_per_call=5)
+    contenders = benchmark_updates.make_updates(sizes, ["behavior", "behavior_calls"])
+    assert names == ["behavior", "behavior"]
+    before = [int(counter) for counter in counters]
+    assert contenders["behavior"]() == {"behavior_updates_per_second": 5.0}
+    assert contenders["behavior_calls"]() == {"behavior_calls_updates_per_second": 1.0}
+    assert [int(counter) - old for counter, old in zip(counters, before)] == [5, 1]
+
+
 def test_rounds_alternate():
     calls = []
 
