@@ -68,6 +68,11 @@ def inner(left: types.NestedTensor, right: types.NestedTensor, outer_rank: int =
     )
 
 
+def has_relu(layer: tf.Module) -> bool:
+    """Returns whether a layer's `activation` is TensorFlow's or Keras' ReLU."""
+    return getattr(layer, "activation", None) in (tf.nn.relu, tf.keras.activations.relu)
+
+
 @contextlib.contextmanager
 def constant_relu_masks(module: tf.Module) -> Iterator[None]:
     """Within it, the ReLU layers of a network are differentiated with their masks as constants.
@@ -77,13 +82,9 @@ def constant_relu_masks(module: tf.Module) -> Iterator[None]:
     matrix products per hidden layer that this saves in the gradient of a gradient.
 
     Args:
-      module: A network; its layers whose `activation` is TensorFlow's or Keras' ReLU are meant.
+      module: A network; its layers that `has_relu` are meant.
     """
-    layers = [
-        layer
-        for layer in module.submodules
-        if getattr(layer, "activation", None) in (tf.nn.relu, tf.keras.activations.relu)
-    ]
+    layers = [layer for layer in module.submodules if has_relu(layer)]
     activations = [layer.activation for layer in layers]
     try:
         for layer in layers:

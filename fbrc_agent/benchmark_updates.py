@@ -69,9 +69,10 @@ def update_flops(
 
         critic loss  pi(s'), mu(s'), mu(s); the target offsets; each offset network on the data
                      forward, dW and dX, dX not of the first layer
-        penalty      pi(s); each offset network forward up to its last hidden layer, dX down to the
-                     action, and of the latter's norm: a chain forward, from the action to the last
-                     hidden layer, and dW. The second derivative of ReLU is zero.
+        penalty      pi(s); each offset network forward up to its last hidden layer, dX from there
+                     down to the action, and of the latter's norm: a chain forward, from the action
+                     to the last hidden layer but one, and dW. The second derivative of ReLU is
+                     zero, and the value's weights are multiplied into a kernel (`relu_critic`).
         actor loss   each offset network forward and dX down to the action, with the penalty's
                      pi(s) and the critic's mu(s); the actor's dW and dX, dX not of the first layer
                      with share_critic_pass the offset networks' last layer forward instead
@@ -92,16 +93,15 @@ def update_flops(
     actor = _products([observation_size, *actor_layers, 2 * action_size])
     mu = _products([observation_size, *behavior_layers, 3 * action_size * num_components])
     of_action = action_size * offset_layers[0]  # The action's part of the first layer.
-    down_to_action = sum(offset[1:]) + of_action
-    second_order = (of_action + sum(offset[1:-1])) + (of_action + sum(offset[1:]))
+    slope = [of_action, *offset[1:-1]]
     critic_loss = (
         sum(actor)
         + 2 * sum(mu)
         + 2 * sum(offset)
         + 2 * (sum(offset) + sum(offset) + sum(offset[1:]))
     )
-    penalty = sum(actor) + 2 * (sum(offset[:-1]) + down_to_action + second_order)
-    of_critics = offset[-1] if share_critic_pass else sum(offset) + down_to_action
+    penalty = sum(actor) + 2 * (sum(offset[:-1]) + sum(slope) + sum(slope[:-1]) + sum(slope))
+    of_critics = offset[-1] if share_critic_pass else sum(offset) + sum(slope) + offset[-1]
     actor_loss = 2 * of_critics + sum(actor) + sum(actor[1:])
     temperature = 0 if share_actor_sample else sum(actor)
     return 2 * batch_size * (critic_loss + penalty + actor_loss + temperature)

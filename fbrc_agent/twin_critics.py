@@ -12,7 +12,7 @@ from tf_agents.networks import network
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 
-from fbrc_agent import action_gradient, critic_network
+from fbrc_agent import action_gradient, critic_network, relu_critic
 
 REGULARIZATIONS = ("offset", "gradient_penalty", "fisher")
 
@@ -89,6 +89,9 @@ class TwinCritics:
         outer_shape = time_steps.step_type.shape
 
         def value_and_slope(net: network.Network) -> tuple[tf.Tensor, types.NestedTensor]:
+            layers = relu_critic.dense_layers(net)
+            if layers:
+                return relu_critic.value_and_gradient(layers, time_steps.observation, actions)
             output = functools.partial(self._output, net, time_steps, training=True)
             with action_gradient.constant_relu_masks(net):
                 return action_gradient.value_and_gradient(output, actions, outer_shape)

@@ -37,11 +37,11 @@ def test_operations_of_an_update():
     the actor: 2x3, 3x4, 4x2 = 6 + 12 + 8; of mu, two components: 2x5, 5x6 = 10 + 30.
     """
     critic_loss = 26 + 2 * 40 + 2 * 25 + 2 * (25 + 25 + 16)
-    forward, gradient, chain, kernels = 9 + 12, 4 + 12 + 3, 3 + 12, 3 + 12 + 4
+    forward, gradient, chain, kernels = 9 + 12, 12 + 3, 3, 12 + 3
     penalty = 26 + 2 * (forward + gradient + chain + kernels)
     actor_loss = 2 * (25 + 19) + 26 + 20
     flops = 2 * (critic_loss + penalty + actor_loss + 26)
-    assert flops == 1244
+    assert flops == 1164
     sizes = 2, 1, (3, 4), (3, 4), (5,), 2
     assert benchmark_updates.update_flops(*sizes) == flops
     assert benchmark_updates.update_flops(*sizes, share_actor_sample=True) == flops - 2 * 26
