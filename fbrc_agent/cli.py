@@ -40,15 +40,14 @@ def _parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
     # gin logs an error for every place where a file is not, also if it is in a later one; where it
     # finds none it raises.
     logging.disable(logging.ERROR)
+    source = f"gin configuration ({', '.join(files)})" if files else "--gin_bindings"
     try:
         gin.parse_config_files_and_bindings(list(files), list(bindings))
     except RecursionError as error:
-        raise InputError(
-            f"gin configuration ({', '.join(files)}): a file or macro includes itself."
-        ) from error
+        raise InputError(f"{source}: a file or macro includes itself.") from error
     except (OSError, ValueError, SyntaxError, TypeError, ImportError) as error:
         reason = _gin_reason(error, bindings)
-        raise InputError(f"gin configuration ({', '.join(files)}): {reason}.") from error
+        raise InputError(f"{source}: {reason}.") from error
     finally:
         logging.disable(logging.NOTSET)
 

@@ -19,10 +19,9 @@ from typing import Any, Callable, Optional
 import gin
 import numpy as np
 import tensorflow as tf
-import tqdm
 
 import fbrc_agent
-from fbrc_agent import d4rl, environments, offline_data, online_sac, settings
+from fbrc_agent import d4rl, environments, offline_data, online_sac, progress, settings
 from fbrc_agent.errors import InputError
 
 LEVELS = ("random", "medium", "medium-replay", "medium-expert", "expert")
@@ -36,7 +35,7 @@ ActFn = Callable[[np.ndarray], np.ndarray]
 def _rollout(environment_id: str, act: ActFn, num_steps: int, seed: int) -> dict[str, np.ndarray]:
     """Records `num_steps` steps of `act` in a fresh environment."""
     recorder = online_sac.Recorder(environment_id, seed, num_steps)
-    for _ in tqdm.tqdm(range(num_steps), desc="rollout", unit="step"):
+    for _ in progress.make_bar(iterable=range(num_steps), desc="rollout", unit="step"):
         recorder.step(act(recorder.observation))
     return recorder.columns()
 

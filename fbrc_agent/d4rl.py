@@ -22,8 +22,8 @@ from typing import Any, BinaryIO, Optional, Union
 
 import h5py
 import numpy as np
-import tqdm
 
+from fbrc_agent import progress
 from fbrc_agent.errors import InputError
 
 # D4RL's locomotion tasks run on gym's -v2/-v3 robots; Gymnasium's -v4 are the same dynamics on the
@@ -220,7 +220,7 @@ def _fetch(url: str, file: BinaryIO, name: str) -> None:
         length = response.headers.get("Content-Length")
         total = int(length) if length and length.isdigit() else None
         received = 0
-        with tqdm.tqdm(total=total, desc=name, unit="B", unit_scale=True) as progress:
+        with progress.make_bar(total=total, desc=name, unit="B", unit_scale=True) as bar:
             while True:
                 try:
                     chunk = response.read(_CHUNK_BYTES)
@@ -230,7 +230,7 @@ def _fetch(url: str, file: BinaryIO, name: str) -> None:
                     break
                 file.write(chunk)
                 received += len(chunk)
-                progress.update(len(chunk))
+                bar.update(len(chunk))
     if total is not None and received != total:
         raise _download_error(url, f"the body ended after {received} of {total} bytes")
 

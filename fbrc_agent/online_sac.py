@@ -14,7 +14,7 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
 
-from fbrc_agent import environments, evaluate, settings
+from fbrc_agent import environments, evaluate, progress, settings
 from fbrc_agent.errors import InputError
 
 # Far from the seed of training, so that evaluations start from states that training did not.
@@ -262,21 +262,17 @@ class OnlineSac:
           InputError: If it is not reached within `max_steps` environment steps.
         """
         best = -np.inf
-        progress = tqdm.tqdm(
-            desc=name,
-            total=self._max_steps,
-            initial=self.recorder.size,
-            unit="step",
-            mininterval=0.5,
+        bar = progress.make_bar(
+            desc=name, total=self._max_steps, initial=self.recorder.size, unit="step"
         )
-        with progress:
+        with bar:
             while self.recorder.size < self._max_steps:
                 self._step()
-                progress.update()
+                bar.update()
                 if self._evaluation_is_due():
                     latest = self._evaluate()
                     best = max(best, latest)
-                    progress.set_postfix_str(f"return {latest:.1f}", refresh=False)
+                    bar.set_postfix_str(f"return {latest:.1f}", refresh=False)
                     tqdm.tqdm.write(f"step {self.recorder.size}: return {latest:.1f}")
                     if latest >= threshold:
                         return

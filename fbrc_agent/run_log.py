@@ -8,9 +8,8 @@ import time
 from typing import Any, Optional
 
 import tensorflow as tf
-import tqdm
 
-from fbrc_agent import run_directory
+from fbrc_agent import progress, run_directory
 
 STAGES = ("behavior", "fbrc")
 
@@ -40,17 +39,9 @@ class StageLog:
         self._seconds = self.records[-1]["seconds"] if self.records else 0.0
         self._started: Optional[float] = None
         self._writer = tf.summary.create_file_writer(os.path.join(root_dir, "eval", stage))
-        self._bar = tqdm.tqdm(
-            total=num_steps,
-            initial=step,
-            desc=f"{stage:8s}",
-            unit="update",
-            dynamic_ncols=True,
-            mininterval=0.5,
+        self._bar = progress.make_bar(
+            total=num_steps, initial=step, desc=f"{stage:8s}", unit="update"
         )
-        # tqdm's own is the time of day, which may be set back.
-        self._bar._time = time.monotonic
-        self._bar.start_t = self._bar.last_print_t = time.monotonic()
 
     def _is_before(self, record: dict[str, Any], step: int) -> bool:
         order = STAGES.index(record["stage"]) - STAGES.index(self.stage)

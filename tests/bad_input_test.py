@@ -290,6 +290,10 @@ CASES = [
     (["train", "--gin_file", "{w}/quote.gin"], r"Unable to parse value in .*/quote\.gin, line 1"),
     (["train", "--gin_file", "{w}/macro.gin"], "No bindings specified for 'DATA/gin.macro'"),
     # gin bindings.
+    (
+        ["reproduce", "lambda", "--gin_bindings", "grid.sed = 3"],
+        "--gin_bindings: Configurable 'grid' doesn't have a parameter named 'sed'",
+    ),
     _of_binding("FbrcAgnt.gamma = 0.9", "No configurable matching 'FbrcAgnt'"),
     _of_binding("FbrcAgent.gama = 0.9", "doesn't have a parameter named 'gama'"),
     _of_binding("FbrcAgent.gamma", "in the binding 'FbrcAgent.gamma'"),

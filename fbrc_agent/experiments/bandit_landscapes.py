@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from fbrc_agent import initializers
+from fbrc_agent import initializers, progress
 
 DATA_BOUND = 0.25  # The data's actions are in [-DATA_BOUND, DATA_BOUND].
 GRID = np.linspace(-1.0, 1.0, 2001, dtype=np.float32)
@@ -141,7 +141,7 @@ def train(settings: Settings) -> Landscapes:
     trainer = _Trainer(settings)
     fbrc, brac = [], []
     total = settings.seeds * settings.steps
-    with tqdm.tqdm(total=total, desc="bandit", unit="update", smoothing=0.05) as bar:
+    with progress.make_bar(total=total, desc="bandit", unit="update", smoothing=0.05) as bar:
         for seed in range(settings.seeds):
             actions = np.random.default_rng(seed).uniform(
                 -DATA_BOUND, DATA_BOUND, settings.num_actions
@@ -186,7 +186,8 @@ class _Trainer:
     def _reset(self, seed: int) -> None:
         """Gives all networks the same weights, initialized as the offset network's."""
         hidden, output = initializers.HiddenKernelInitializer, initializers.OutputKernelInitializer
-        layers = (hidden, None, hidden, None, output, None)  # The biases start at 0.
+        # The biases start at 0.
+        layers: tuple[Any, ...] = (hidden, None, hidden, None, output, None)
         for i, (variable, create) in enumerate(zip(self._variables, layers)):
             shape = variable.shape[1:]
             first = tf.zeros(shape) if create is None else create(seed=6 * seed + i)(shape)

@@ -15,9 +15,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
-import tqdm
-
-from fbrc_agent import interruption, run_directory
+from fbrc_agent import interruption, progress, run_directory
 from fbrc_agent.errors import InputError
 
 _POLL_SECONDS = 0.5
@@ -165,7 +163,7 @@ def run_all(runs: Sequence[Run], num_jobs: int) -> None:
     for run in runs:
         run.check_bindings()
     waiting = [run for run in runs if not run.is_done()]
-    progress = _Progress(runs, waiting)
+    shown = _Progress(runs, waiting)
     active: dict[Run, subprocess.Popen[bytes]] = {}
     with interruption.deferred():
         try:
@@ -176,15 +174,15 @@ def run_all(runs: Sequence[Run], num_jobs: int) -> None:
                     active[run] = run.start(num_jobs)
                     waiting.remove(run)
                 time.sleep(_POLL_SECONDS)
-                progress.show(active)
+                shown.show(active)
                 ended = [run for run, child in active.items() if child.poll() is not None]
                 # Ctrl-C reaches the processes too; that they end is no failure then.
                 for run in ended if interruption.requested() is None else ():
                     run.settle(active.pop(run).returncode)
-                    progress.finish(run)
+                    shown.finish(run)
         finally:
             _stop(list(active.values()))
-            progress.close()
+            shown.close()
 
 
 def _stop(children: Sequence["subprocess.Popen[bytes]"]) -> None:
@@ -203,11 +201,10 @@ class _Progress:
         self._steps = {
             run: _last_step(run.records()) if run in waiting else run.num_updates for run in runs
         }
-        self._bar = tqdm.tqdm(
+        self._bar = progress.make_bar(
             total=sum(run.num_updates for run in runs),
             initial=sum(self._steps.values()),
             unit="update",
-            dynamic_ncols=True,
             smoothing=0.05,  # Runs report now and then, densities are quicker than agents.
             disable=not waiting,
         )
