@@ -311,6 +311,23 @@ def test_a_second_call_leaves_what_is_done_alone(run_grid):
     assert [cell.run.root_dir for cell in again] == [cell.run.root_dir for cell in cells]
 
 
+def test_a_score_is_shown_though_its_step_was_logged_before(tmp_path, capsys):
+    run = processes.Run(str(tmp_path / "run"), "a run", (), STEPS, density=None)
+    lines = [{**evaluation(100, 20.0), "stage": "behavior"}]
+    write_run(tmp_path / "run", 0, lines)
+    progress = processes._Progress([run], [run])
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    shown = []
+    for line in [{"step": 200, "behavior_loss": 1.0}, evaluation(200, 30.0), {"step": 250}]:
+        lines.append({**line, "stage": "behavior"})
+        metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        progress.show([run])
+        shown.append(progress._bar.postfix)
+    progress.close()
+    assert shown == [None, "a run: score 30.0", "a run: score 30.0"]
+    assert "a run: score 30.0" in capsys.readouterr().err
+
+
 def test_a_killed_run_that_goes_back_to_its_checkpoint_is_shown_at_no_rate(tmp_path):
     run = processes.Run(str(tmp_path / "run"), "a run", (), STEPS, density=None)
     write_run(tmp_path / "run", 0, [{**evaluation(300, 20.0), "stage": "behavior"}])

@@ -201,6 +201,7 @@ class _Progress:
         self._steps = {
             run: _last_step(run.records()) if run in waiting else run.num_updates for run in runs
         }
+        self._evaluated = {run: _last_step(_evaluations(run.records())) for run in runs}
         self._bar = progress.make_bar(
             total=sum(run.num_updates for run in runs),
             initial=sum(self._steps.values()),
@@ -212,11 +213,12 @@ class _Progress:
     def show(self, runs: Iterable[Run]) -> None:
         """Shows how far runs have come, and the newest score among them."""
         for run in runs:
-            before, records = self._steps[run], run.records()
+            records = run.records()
             self._steps[run] = _last_step(records)
-            scores = [r for r in records if r.get("normalized_score") is not None]
-            if scores and scores[-1]["step"] > before:
-                score = float(scores[-1]["normalized_score"])
+            evaluations, before = _evaluations(records), self._evaluated[run]
+            self._evaluated[run] = _last_step(evaluations)
+            if self._evaluated[run] > before:
+                score = float(evaluations[-1]["normalized_score"])
                 self._bar.set_postfix_str(f"{run.title}: score {score:.1f}", refresh=False)
         steps = sum(self._steps.values())
         # A run goes on from its checkpoint, which may be older than its newest record.
@@ -232,6 +234,10 @@ class _Progress:
     def close(self) -> None:
         """Leaves the bar as it is."""
         self._bar.close()
+
+
+def _evaluations(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [record for record in records if record.get("normalized_score") is not None]
 
 
 def _last_step(records: Sequence[dict[str, Any]]) -> int:
