@@ -14,7 +14,7 @@ from typing import Any, Optional
 
 import tensorflow as tf
 
-from fbrc_agent import __version__, faults, run_directory
+from fbrc_agent import __version__, faults, run_directory, whole_files
 from fbrc_agent.errors import InputError
 
 # Of what a checkpoint holds; to be raised when this version cannot go on from older checkpoints.
@@ -218,7 +218,7 @@ def write_state(directory: str, newest: int) -> None:
         *(f"all_model_checkpoint_timestamps: {time!r}" for time in times),
         "last_preserved_timestamp: 0.0",
     ]
-    run_directory.write_text(os.path.join(directory, _STATE), "\n".join(lines) + "\n")
+    whole_files.write_text(os.path.join(directory, _STATE), "\n".join(lines) + "\n")
 
 
 def remove_unfinished(directory: str, newest: Optional[int]) -> None:

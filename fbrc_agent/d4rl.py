@@ -17,13 +17,12 @@ import types
 import urllib.error
 import urllib.parse
 import urllib.request
-import uuid
 from typing import Any, BinaryIO, Optional, Union
 
 import h5py
 import numpy as np
 
-from fbrc_agent import progress
+from fbrc_agent import progress, whole_files
 from fbrc_agent.errors import InputError
 
 # D4RL's locomotion tasks run on gym's -v2/-v3 robots; Gymnasium's -v4 are the same dynamics on the
@@ -188,23 +187,19 @@ def download(task: Task, cache_dir: Optional[str] = None) -> str:
     path = os.path.join(cache_dir, name)
     if os.path.exists(path) and _hdf5_problem(path) is None:
         return path
-    temporary = f"{path}.{uuid.uuid4().hex}.part"
     try:
         os.makedirs(cache_dir, exist_ok=True)
-        with open(temporary, "xb") as file:
-            _fetch(task.data_url, file, name)
-        problem = _hdf5_problem(temporary)
-        if problem:
-            raise _download_error(task.data_url, f"the body is not an HDF5 file: {problem}")
-        os.replace(temporary, path)
+        with whole_files.replacing(path) as temporary:
+            with open(temporary, "xb") as file:
+                _fetch(task.data_url, file, name)
+            problem = _hdf5_problem(temporary)
+            if problem:
+                raise _download_error(task.data_url, f"the body is not an HDF5 file: {problem}")
     except OSError as error:
         raise InputError(
             f"Cannot write {path!r} ({error}); set FBRC_DATA_DIR to a directory that "
             "can be written."
         ) from error
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
     return path
 
 

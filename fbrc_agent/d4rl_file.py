@@ -2,14 +2,13 @@
 
 import contextlib
 import math
-import os
-import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
 import h5py
 import numpy as np
 
+from fbrc_agent import whole_files
 from fbrc_agent.array_checks import (
     MATRICES,
     PIECE_BYTES,
@@ -255,17 +254,12 @@ def save_d4rl_hdf5(
             check_flags(path, key, array)
         arrays[key] = array.astype(bool if key in _FLAGS else np.float32, copy=False)
     check_lengths(path, arrays)
-    temporary = f"{path}.{uuid.uuid4().hex}.part"
     try:
-        with h5py.File(temporary, "x") as file:
+        with whole_files.replacing(path) as temporary, h5py.File(temporary, "x") as file:
             for key, array in arrays.items():
                 file.create_dataset(
                     key, data=array, compression="gzip", compression_opts=9, shuffle=True
                 )
             file.attrs.update(attributes)
-        os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error}).") from error
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tf_agents.policies import tf_policy
 from tf_agents.specs import tensor_spec
 
-from fbrc_agent import provenance, run_directory, serving_requests
+from fbrc_agent import provenance, run_directory, serving_requests, whole_files
 from fbrc_agent.errors import InputError
 
 _CARD = "policy.json"
@@ -55,7 +55,7 @@ def write(directory: str, name: str, policy: tf_policy.TFPolicy, origin: Mapping
         "git_revision": provenance.git_revision(),
     }
     run_directory.write_json(os.path.join(directory, _CARD), card)
-    run_directory.write_text(os.path.join(directory, "README.md"), _page(directory, card))
+    whole_files.write_text(os.path.join(directory, "README.md"), _page(directory, card))
 
 
 def read_task(directory: str) -> str:

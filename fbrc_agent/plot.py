@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fbrc_agent import d4rl, run_directory
+from fbrc_agent import d4rl, run_directory, whole_files
 from fbrc_agent.errors import InputError
 
 _SIZE = (16.0, 8.25)  # inches
@@ -62,17 +62,14 @@ def plot(root_dirs: Sequence[str], output: Optional[str] = None) -> str:
     runs = [_read(root_dir) for root_dir in root_dirs]
     _check_one_setting(runs)
     output = output or os.path.join(root_dirs[0], "curves.png")
-    figure = _draw(runs)
-    temporary = f"{output}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            # The canvas draws by itself: pyplot, its backends and a display are not needed.
-            FigureCanvasAgg(figure).print_png(file)
-        os.replace(temporary, output)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    write_png(output, _draw(runs))
     return output
+
+
+def write_png(path: str, figure: Figure) -> None:
+    """Draws a figure into a PNG; pyplot, its backends and a display are not needed."""
+    with whole_files.replacing(path) as temporary, open(temporary, "wb") as file:
+        FigureCanvasAgg(figure).print_png(file)
 
 
 def _read(root_dir: str) -> LoggedRun:

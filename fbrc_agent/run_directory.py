@@ -3,12 +3,12 @@
 import json
 import os
 import re
-import shutil
 from collections.abc import Sequence
 from typing import Any, Optional
 
 import gin
 
+from fbrc_agent import whole_files
 from fbrc_agent.errors import InputError
 from fbrc_agent.offline_data import OfflineData
 
@@ -19,50 +19,11 @@ _LINE_LENGTH = 100_000
 _DATA = ("source", "checksum", "transitions", "return_mean")
 _SPECS = ("observation_size", "action_size", "action_minimum", "action_maximum")
 _IDENTITY = ("task", "seed", *(f"data.{name}" for name in _DATA))
-_TEMPORARY = re.compile(r".+\.(\d+)\.tmp")
-
-
-def write_text(path: str, content: str) -> None:
-    """Writes a file under a temporary name and renames it."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-
-
-def remove_leftovers(root_dir: str) -> None:
-    """Removes what killed processes wrote under temporary names, `NAME.PID.tmp`, below root_dir."""
-    for directory, subdirectories, files in os.walk(root_dir):
-        for name in [*subdirectories, *files]:
-            match = _TEMPORARY.fullmatch(name)
-            if match and not _is_running(int(match.group(1))):
-                path = os.path.join(directory, name)
-                shutil.rmtree(path) if name in subdirectories else os.remove(path)
-        subdirectories[:] = [n for n in subdirectories if not _TEMPORARY.fullmatch(n)]
-
-
-def _is_running(pid: int) -> bool:
-    """Returns whether another process has this number; whoever asks has not written yet."""
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def write_json(path: str, content: Any) -> None:
     """Writes a JSON file."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    whole_files.write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: str, entries: Sequence[str] = ()) -> Optional[Any]:
@@ -235,7 +196,7 @@ def write_operative_config(root_dir: str) -> None:
         sections.setdefault(heading, {}).update(lines)
     paragraphs = ["\n".join([heading, *lines.values()]) for heading, lines in sections.items()]
     path = os.path.join(root_dir, "operative_config.gin")
-    write_text(path, "\n\n".join(paragraphs) + "\n")
+    whole_files.write_text(path, "\n\n".join(paragraphs) + "\n")
 
 
 def _read_operative_config(root_dir: str) -> str:

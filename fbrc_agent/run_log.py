@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 import tensorflow as tf
 
-from fbrc_agent import progress, run_directory
+from fbrc_agent import progress, run_directory, whole_files
 
 STAGES = ("behavior", "fbrc")
 
@@ -33,7 +33,7 @@ class StageLog:
         self.stage = stage
         self._path = os.path.join(root_dir, "metrics.jsonl")
         records = [r for r in run_directory.read_metrics(root_dir) if self._is_before(r, step)]
-        run_directory.write_text(self._path, "".join(_line(record) for record in records))
+        whole_files.write_text(self._path, "".join(_line(record) for record in records))
         self.records = [r for r in records if r["stage"] == stage]
         self._step = step
         self._seconds = self.records[-1]["seconds"] if self.records else 0.0

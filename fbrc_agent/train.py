@@ -30,6 +30,7 @@ from fbrc_agent import (
     run_lock,
     run_policies,
     stage,
+    whole_files,
 )
 from fbrc_agent import strategy as strategies
 from fbrc_agent.errors import InputError
@@ -134,7 +135,7 @@ def train(
 
     with run_lock.hold(root_dir):
         behavior_result = look()  # Another process may have been here in between.
-        run_directory.remove_leftovers(root_dir)
+        whole_files.remove_leftovers(root_dir)
         run_directory.write_identity(root_dir, identity)
         run_stage = functools.partial(
             stage.run_stage,

@@ -22,7 +22,6 @@ from fbrc_agent import (
     fitted_behavior,
     interruption,
     offline_data,
-    run_directory,
     stage,
 )
 from fbrc_agent.errors import InputError
@@ -480,31 +479,6 @@ def test_no_checkpoint_to_keep_is_refused(pendulum_data, tmp_path, capsys):
     assert tiny.train(tmp_path / "run", pendulum_data, bindings=bindings) == 2
     assert "train.checkpoints_to_keep is 0; it must be 1 or more." in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-
-
-# What killed processes leave.
-
-
-def test_leftovers_of_dead_processes_are_removed(tmp_path):
-    process = subprocess.Popen(["true"])
-    process.wait()
-    directory = tmp_path / "behavior" / f"fitted.{process.pid}.tmp"
-    directory.mkdir(parents=True)
-    (directory / "weights.index").write_bytes(b"half")
-    (tmp_path / f"result.json.{process.pid}.tmp").write_bytes(b"half")
-    (tmp_path / "result.json").write_bytes(b"whole")
-    run_directory.remove_leftovers(str(tmp_path))
-    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")} == {
-        "behavior",
-        "result.json",
-    }
-
-
-def test_what_another_process_is_writing_is_left(tmp_path):
-    path = tmp_path / f"result.json.{os.getppid()}.tmp"
-    path.write_bytes(b"half")
-    run_directory.remove_leftovers(str(tmp_path))
-    assert path.exists()
 
 
 def test_too_many_open_files_are_no_damage(directory):

@@ -5,10 +5,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fbrc_agent import benchmark_io, run_directory
+from fbrc_agent import benchmark_io, plot, run_directory, whole_files
 
 # Okabe and Ito's colors: told apart without seeing red and green.
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#555555"
@@ -50,8 +49,8 @@ class Report:
         files = [f"{self.name}.json", f"{self.name}.png", "README.md"]
         numbers, picture, page = (os.path.join(root_dir, file) for file in files)
         run_directory.write_json(numbers, self.numbers)
-        write_png(picture, self.figure)
-        run_directory.write_text(page, self._page())
+        plot.write_png(picture, self.figure)
+        whole_files.write_text(page, self._page())
         return [numbers, picture, page]
 
     def _page(self) -> str:
@@ -78,18 +77,6 @@ class Report:
 def command(name: str, quick: bool) -> str:
     """Returns the command that runs an experiment."""
     return f"bin/reproduce {name}" + (" --quick" if quick else "")
-
-
-def write_png(path: str, figure: Figure) -> None:
-    """Draws a figure, made without pyplot, into a PNG: under a temporary name, then renamed."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            FigureCanvasAgg(figure).print_png(file)
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
 
 
 def _circumstances(words: Sequence[str]) -> str:
