@@ -693,7 +693,7 @@ def test_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch)
     def fail(*unused_args):
         raise OSError("disk is full")
 
-    monkeypatch.setattr(d4rl_file.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(InputError, match="disk is full"):
         offline_data.save_d4rl_hdf5(path, **make_columns(num_rows=4), attributes={})
     assert os.listdir(tmp_path) == ["file.hdf5"]
