@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from fbrc_agent import d4rl, d4rl_file, offline_data
+from fbrc_agent import d4rl, offline_data
 from fbrc_agent.errors import InputError
 
 # D4RL imports its simulators; only its `qlearning_dataset` is wanted here.
