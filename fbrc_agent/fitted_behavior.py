@@ -12,7 +12,7 @@ from typing import Any, Optional
 import gin
 import tensorflow as tf
 
-from fbrc_agent import behavior_network, checkpoint_files, faults, run_directory
+from fbrc_agent import behavior_network, checkpoint_files, faults, run_directory, whole_files
 from fbrc_agent.errors import InputError
 
 _FITTED, _WEIGHTS, _DESCRIPTION = "fitted", "weights", "behavior.json"
@@ -33,7 +33,7 @@ def save_behavior_network(
       result: The stage's entry of result.json.
     """
     fitted = os.path.join(directory, _FITTED)
-    temporary = f"{fitted}.{os.getpid()}.tmp"
+    temporary = whole_files.temporary_name(fitted)
     os.makedirs(temporary)
     try:
         checkpoint = tf.train.Checkpoint(behavior_network=behavior)

@@ -8,6 +8,7 @@ import os
 import shutil
 from typing import Callable, Optional
 
+from fbrc_agent import whole_files
 from fbrc_agent.errors import InputError
 
 
@@ -55,7 +56,7 @@ def publish(directory: str, version: Optional[int], write: Callable[[str], None]
         raise InputError(f"The version of {directory} is {version}; it must be 0 or more.")
     _check_free(directory, version)
     os.makedirs(directory, exist_ok=True)
-    temporary = os.path.join(directory, f"{version or 'next'}.{os.getpid()}.tmp")
+    temporary = whole_files.temporary_name(os.path.join(directory, str(version or "next")))
     try:
         write(temporary)
         while True:
@@ -82,7 +83,7 @@ def prune(directory: str, keep: int) -> None:
     for version in versions(directory)[:-keep]:
         path = os.path.join(directory, str(version))
         # Renamed first, so that a server never finds a version that lacks files.
-        temporary = f"{path}.{os.getpid()}.tmp"
+        temporary = whole_files.temporary_name(path)
         os.rename(path, temporary)
         shutil.rmtree(temporary)
 

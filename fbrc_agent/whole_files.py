@@ -10,13 +10,18 @@ from collections.abc import Iterator
 _TEMPORARY = re.compile(r".+\.(\d+)\.tmp")
 
 
+def temporary_name(path: str) -> str:
+    """Returns a name of its own for a file or directory that is to be `path`: `path`.ID.PID.tmp."""
+    return f"{path}.{uuid.uuid4().hex[:8]}.{os.getpid()}.tmp"
+
+
 @contextlib.contextmanager
 def replacing(path: str) -> Iterator[str]:
-    """Yields a temporary name, `path`.ID.PID.tmp; the file is `path` once the block has ended.
+    """Yields the `temporary_name` of a file that is `path` once the block has ended.
 
     If the block raises, the temporary file is removed and `path` stays as it was.
     """
-    temporary = f"{path}.{uuid.uuid4().hex[:8]}.{os.getpid()}.tmp"
+    temporary = temporary_name(path)
     try:
         yield temporary
         with open(temporary, "rb+") as file:

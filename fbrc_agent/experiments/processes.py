@@ -198,10 +198,11 @@ class _Progress:
     """A bar over the updates of all runs."""
 
     def __init__(self, runs: Sequence[Run], waiting: Sequence[Run]):
+        records = {run: run.records() for run in runs}
         self._steps = {
-            run: _last_step(run.records()) if run in waiting else run.num_updates for run in runs
+            run: _last_step(records[run]) if run in waiting else run.num_updates for run in runs
         }
-        self._evaluated = {run: _last_step(_evaluations(run.records())) for run in runs}
+        self._evaluated = {run: _last_step(_evaluations(records[run])) for run in runs}
         self._bar = progress.make_bar(
             total=sum(run.num_updates for run in runs),
             initial=sum(self._steps.values()),
