@@ -6,12 +6,13 @@ The agents' own samples are recorded, so that the reference sees the same noise.
 import numpy as np
 import pytest
 import tensorflow as tf
+from tf_agents.agents.ddpg import critic_network
 from tf_agents.networks import network
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
 
-from fbrc_agent import behavior_agent, behavior_network, fbrc_agent
+from fbrc_agent import behavior_agent, behavior_network, fbrc_agent, relu_critic
 from tests import numpy_reference as reference
 
 OBSERVATIONS, ACTIONS, COMPONENTS, BATCH = 3, 2, 4, 7
@@ -37,10 +38,15 @@ class DenseOffset(network.Network):
         return self._out(x)[..., 0], network_state
 
 
+def plain_offset(input_tensor_spec):
+    """Returns TF-Agents' own network, whose penalty is taken in closed form."""
+    return critic_network.CriticNetwork(input_tensor_spec, joint_fc_layer_params=HIDDEN)
+
+
 class World:
     """Specs, networks with fixed weights, a batch, and an FbrcAgent in one dtype."""
 
-    def __init__(self, dtype, **agent_arguments):
+    def __init__(self, dtype, make_offset=DenseOffset, **agent_arguments):
         self.dtype = dtype
         generator = np.random.default_rng(0)
         self.observation_spec = tensor_spec.TensorSpec([OBSERVATIONS], dtype, "observation")
@@ -52,7 +58,7 @@ class World:
         self.agent = fbrc_agent.FbrcAgent(
             self.time_step_spec,
             self.action_spec,
-            DenseOffset((self.observation_spec, self.action_spec)),
+            make_offset((self.observation_spec, self.action_spec)),
             self._mixture(1),
             *[tf.keras.optimizers.legacy.SGD(0.0) for _ in range(3)],
             self.behavior,
@@ -143,12 +149,22 @@ def assert_gradients(found, expected, dtype):
 
 
 both_dtypes = pytest.mark.parametrize("dtype", [tf.float64, tf.float32])
+all_offsets = pytest.mark.parametrize(
+    "dtype, make_offset",
+    [(tf.float64, DenseOffset), (tf.float32, DenseOffset), (tf.float32, plain_offset)],
+)
 
 
-@both_dtypes
+@pytest.mark.parametrize("make_offset", [DenseOffset, plain_offset])
+def test_the_plain_network_is_the_one_in_closed_form(make_offset):
+    for net in World(tf.float32, make_offset).agent._critics.networks:
+        assert (relu_critic.dense_layers(net) is not None) == (make_offset is plain_offset)
+
+
+@all_offsets
 @pytest.mark.parametrize("entropy_term", [False, True])
-def test_critic_loss_and_gradient_are_equation_7(dtype, entropy_term):
-    world = World(dtype, include_critic_entropy_term=entropy_term)
+def test_critic_loss_and_gradient_are_equation_7(dtype, make_offset, entropy_term):
+    world = World(dtype, make_offset, include_critic_entropy_term=entropy_term)
     agent = world.agent
     time_steps, policy_steps, next_time_steps = world.transition()
     variables = agent._critic_network_1.variables + agent._critic_network_2.variables
@@ -189,11 +205,11 @@ def test_critic_loss_and_gradient_are_equation_7(dtype, entropy_term):
     assert_gradients(tape.gradient(loss, variables), expected, dtype)
 
 
-@both_dtypes
+@all_offsets
 @pytest.mark.parametrize("regularization", ["offset", "gradient_penalty", "fisher"])
 @pytest.mark.parametrize("share", [False, True])
-def test_actor_loss_and_gradient(dtype, regularization, share):
-    world = World(dtype, regularization=regularization, share_critic_pass=share)
+def test_actor_loss_and_gradient(dtype, make_offset, regularization, share):
+    world = World(dtype, make_offset, regularization=regularization, share_critic_pass=share)
     agent = world.agent
     with tf.GradientTape() as tape:
         if share:  # The actor's loss is made of the critics'.

@@ -50,6 +50,14 @@ def test_a_score_is_a_line_of_a_log(capsys):
     assert rest and all("score 7.0" in line for line in rest)
 
 
+def test_what_is_drawn_again_is_no_line_of_a_log(capsys):
+    bar = progress.make_bar(total=10, desc="counting")
+    for text in ("half way", "half way", "there"):
+        bar.display(text)
+    assert capsys.readouterr().err.splitlines()[1:] == ["half way", "there"]
+    bar.close()
+
+
 def test_what_one_goes_through(capsys):
     assert list(progress.make_bar(iterable=range(5), desc="counting")) == [0, 1, 2, 3, 4]
     assert "5/5" in capsys.readouterr().err.splitlines()[-1]
