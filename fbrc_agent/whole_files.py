@@ -7,6 +7,8 @@ import shutil
 import uuid
 from collections.abc import Iterator
 
+from fbrc_agent.errors import InputError
+
 _TEMPORARY = re.compile(r".+\.(\d+)\.tmp")
 
 
@@ -20,7 +22,13 @@ def replacing(path: str) -> Iterator[str]:
     """Yields the `temporary_name` of a file that is `path` once the block has ended.
 
     If the block raises, the temporary file is removed and `path` stays as it was.
+
+    Raises:
+      InputError: If there is no directory for it.
     """
+    directory = os.path.dirname(path) or "."
+    if not os.path.isdir(directory):
+        raise InputError(f"{path}: cannot be written, there is no directory {directory}.")
     temporary = temporary_name(path)
     try:
         yield temporary

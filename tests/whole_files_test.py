@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from fbrc_agent import whole_files
+from fbrc_agent.errors import InputError
 
 
 def test_file_is_there_once_the_block_has_ended(tmp_path):
@@ -27,6 +28,12 @@ def test_file_stays_as_it_was_if_the_block_raises(tmp_path):
             file.write(b"half")
         raise RuntimeError
     assert os.listdir(tmp_path) == ["file"] and path.read_bytes() == b"before"
+
+
+def test_a_missing_directory_is_named(tmp_path):
+    path = tmp_path / "missing" / "file"
+    with pytest.raises(InputError, match=f"{path}: cannot be written, .* {path.parent}[.]"):
+        whole_files.write_text(str(path), "")
 
 
 def test_two_writers_do_not_share_a_temporary_file(tmp_path):
