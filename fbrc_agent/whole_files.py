@@ -28,7 +28,7 @@ def replacing(path: str) -> Iterator[str]:
     """
     directory = os.path.dirname(path) or "."
     if not os.path.isdir(directory):
-        raise InputError(f"{path}: cannot be written, there is no directory {directory}.")
+        raise InputError(f"{path}: cannot be written (No such file or directory: {directory}).")
     temporary = temporary_name(path)
     try:
         yield temporary
