@@ -14,7 +14,8 @@ from tf_agents.policies import greedy_policy, py_tf_eager_policy
 from tf_agents.train import actor, learner, triggers
 from tf_agents.train.utils import strategy_utils, train_utils
 
-from fbrc_agent import dataset, environments, offline_data
+from fbrc_agent.datasets import batches, offline_data
+from fbrc_agent.environments import gymnasium_environment
 
 
 def create_critic_network(fc_layer_units):
@@ -81,7 +82,7 @@ def train_eval(
         root_dir,
         train_step,
         agent,
-        experience_dataset_fn=lambda: dataset.make_tf_dataset(offline, batch_size, seed),
+        experience_dataset_fn=lambda: batches.make_tf_dataset(offline, batch_size, seed),
         triggers=[
             triggers.PolicySavedModelTrigger(
                 saved_model_dir, agent, train_step, policy_save_interval, save_collect_policy=False
@@ -92,7 +93,7 @@ def train_eval(
     )
     greedy = greedy_policy.GreedyPolicy(agent.policy)
     eval_actor = actor.Actor(
-        environments.GymnasiumEnvironment(environment, seed),
+        gymnasium_environment.GymnasiumEnvironment(environment, seed),
         py_tf_eager_policy.PyTFEagerPolicy(greedy, use_tf_function=True),
         train_step,
         episodes_per_run=eval_episodes,

@@ -11,22 +11,22 @@ __version__ = "0.1.0"
 
 # `fbrc_agent.fbrc_agent` stays the module: `from fbrc_agent import fbrc_agent` is TF-Agents' idiom.
 _HOME = {
-    "BehaviorAgent": "behavior_agent",
-    "BehaviorRegularizedCriticNetwork": "critic_network",
-    "FbrcAgent": "fbrc_agent",
-    "FbrcLossInfo": "fbrc_agent",
-    "GymnasiumEnvironment": "environments",
-    "InputError": "errors",
-    "MixtureBehaviorNetwork": "behavior_network",
-    "OfflineData": "offline_data",
-    "create_actor_network": "actor_network",
-    "create_offset_network": "critic_network",
-    "export_policy": "export",
-    "load_behavior_network": "fitted_behavior",
-    "load_dataset": "offline_data",
-    "make_tf_dataset": "dataset",
-    "policy_action_fn": "evaluate",
-    "save_d4rl_hdf5": "offline_data",
+    "BehaviorAgent": "agents.behavior",
+    "BehaviorRegularizedCriticNetwork": "networks.critic_network",
+    "FbrcAgent": "agents.fbrc",
+    "FbrcLossInfo": "agents.fbrc",
+    "GymnasiumEnvironment": "environments.gymnasium_environment",
+    "InputError": "utils.errors",
+    "MixtureBehaviorNetwork": "networks.behavior_network",
+    "OfflineData": "datasets.offline_data",
+    "create_actor_network": "networks.actor_network",
+    "create_offset_network": "networks.critic_network",
+    "export_policy": "policies.export",
+    "load_behavior_network": "training.fitted_behavior",
+    "load_dataset": "datasets.offline_data",
+    "make_tf_dataset": "datasets.batches",
+    "policy_action_fn": "evaluation.rollouts",
+    "save_d4rl_hdf5": "datasets.offline_data",
 }
 
 __all__ = sorted(_HOME)

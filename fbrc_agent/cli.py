@@ -11,8 +11,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Callable, NoReturn, Optional
 
-from fbrc_agent import faults, interruption
-from fbrc_agent.errors import BadNumbersError, InputError
+from fbrc_agent.utils import json_files, os_errors, signals
+from fbrc_agent.utils.errors import BadNumbersError, InputError
 
 
 def _gin_search_paths() -> list[str]:
@@ -116,7 +116,7 @@ def _run(name: str, description: str, add_flags: Callable, body: Callable) -> in
     _quiet_libraries()
     _set_threads()
     try:
-        with interruption.handlers():
+        with signals.handlers():
             body(flags)
         return 0
     except KeyboardInterrupt as error:
@@ -137,7 +137,7 @@ def _run(name: str, description: str, add_flags: Callable, body: Callable) -> in
 
 def _sentence(error: Exception) -> Optional[str]:
     """Returns what the user can do something about; None for a mistake of this program."""
-    fault = None if isinstance(error, InputError) else faults.sentence(error)
+    fault = None if isinstance(error, InputError) else os_errors.sentence(error)
     if fault is None and "Required bindings" in str(error):  # gin's RuntimeError.
         return f"gin configuration: {_one_line(error)}."
     if fault is None and isinstance(error, (ValueError, OSError, BadNumbersError)):
@@ -177,8 +177,8 @@ def train() -> int:
         _add_gin_flags(parser)
 
     def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent import report
-        from fbrc_agent import train as driver
+        from fbrc_agent.training import report
+        from fbrc_agent.training import trainer as driver
 
         files = flags.gin_file or ["quickstart.gin"]
         bindings = list(flags.gin_bindings)
@@ -207,7 +207,7 @@ def export() -> int:
         parser.add_argument("--format", default="serving", help="serving (default) or tf_agents")
 
     def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent import run_directory, run_policies, train  # noqa: F401
+        from fbrc_agent.training import run_directory, run_policies, trainer  # noqa: F401
 
         run_directory.read_identity(flags.root_dir)
         _parse_gin([os.path.join(flags.root_dir, "operative_config.gin")], [])
@@ -237,8 +237,10 @@ def evaluate() -> int:
         parser.add_argument("--seed", type=int, default=0, help="seed of the first episode")
 
     def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent import d4rl, model_card, policy_versions, report
-        from fbrc_agent import evaluate as evaluation
+        from fbrc_agent.environments import d4rl
+        from fbrc_agent.evaluation import rollouts as evaluation
+        from fbrc_agent.policies import model_card, policy_versions
+        from fbrc_agent.training import report
 
         policy = policy_versions.newest(flags.policy)
         task = d4rl.get_task(flags.task or model_card.read_task(policy))
@@ -259,7 +261,7 @@ def collect() -> int:
         _add_gin_flags(parser)
 
     def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent import collect as collector
+        from fbrc_agent.experiments import collect as collector
 
         if not flags.gin_file:
             raise InputError("--gin_file is needed, for example collect/pendulum.gin.")
@@ -281,7 +283,7 @@ def plot() -> int:
         )
 
     def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent import plot as plots
+        from fbrc_agent.experiments import plot as plots
 
         print(plots.plot(flags.root_dir, flags.output))
 
@@ -303,8 +305,9 @@ def benchmark() -> int:
         parser.add_argument("--inter_op_threads", type=int, help="TensorFlow's ops at a time")
 
     def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent import benchmark as bench
-        from fbrc_agent import benchmark_rows, run_directory, train  # noqa: F401  # fbrc.gin binds train's.
+        from fbrc_agent.experiments import benchmark as bench
+        from fbrc_agent.experiments import benchmark_rows  # noqa: F401
+        from fbrc_agent.training import run_directory, trainer  # noqa: F401
 
         bench.check_flags(flags.output, flags.rounds)
         rows = benchmark_rows.select_rows(flags.only, flags.serving)
@@ -313,7 +316,7 @@ def benchmark() -> int:
         _parse_gin(["fbrc.gin"], sizes.bindings)
         rounds = flags.rounds or (bench.QUICK_ROUNDS if flags.quick else bench.ROUNDS)
         result = bench.run(rows, sizes, rounds)
-        run_directory.write_json(flags.output, result)
+        json_files.write_json(flags.output, result)
         print(bench.table(result))
 
     return _run("benchmark", "Measure speed and memory.", add_flags, body)

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests import tiny
+from tests.helpers import tiny_runs
 
 # Answers like pip-audit: what it knows of the version that is vulnerable for sure, then of ours.
 _UV = """#!/bin/sh
@@ -27,7 +27,7 @@ def audit(tmp_path):
         root, tools, log = tmp_path / "root", tmp_path / "tools", tmp_path / "log"
         for directory in (root / "bin", root / ".ci", tools):
             directory.mkdir(parents=True)
-        shutil.copy(tiny.ROOT / "bin" / "audit", root / "bin")
+        shutil.copy(tiny_runs.ROOT / "bin" / "audit", root / "bin")
         (root / ".ci" / "accepted_vulnerabilities").write_text(accepted)
         stub = _UV.format(log=log, known=known, code=code, version_code=version_code)
         (tools / "uv").write_text(stub)
@@ -83,6 +83,6 @@ def test_accepted_vulnerability_needs_a_reason(audit):
 
 
 def test_list_of_accepted_vulnerabilities_is_well_formed():
-    lines = (tiny.ROOT / ".ci" / "accepted_vulnerabilities").read_text().splitlines()
+    lines = (tiny_runs.ROOT / ".ci" / "accepted_vulnerabilities").read_text().splitlines()
     for line in lines:
         assert line.startswith("#") or line.split()[0].split("-")[0] in ("PYSEC", "CVE", "GHSA")

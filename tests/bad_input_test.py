@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fbrc_agent import behavior_network, fitted_behavior, offline_data, run_directory
-from tests import tiny
+from fbrc_agent.datasets import offline_data
+from fbrc_agent.networks import behavior_network
+from fbrc_agent.training import fitted_behavior, run_directory
+from tests.helpers import tiny_runs
 
 # What is bad.
 
@@ -210,7 +212,7 @@ def world(tmp_path_factory, pendulum_data):
 def train(root_dir="{w}/run", data="{w}/good.hdf5", bindings=(), **sizes):
     """Arguments of `train` on good data, but for what is given."""
     sizes.setdefault("NUM_EVAL_EPISODES", 0)
-    return tiny.train_arguments(root_dir, data, bindings=bindings, **sizes)
+    return tiny_runs.train_arguments(root_dir, data, bindings=bindings, **sizes)
 
 
 def _of_data(name, sentence):
@@ -463,7 +465,7 @@ def _name(case):
 
 
 def _run(world, arguments):
-    return tiny.run_command(*(argument.replace("{w}", str(world)) for argument in arguments))
+    return tiny_runs.run_command(*(argument.replace("{w}", str(world)) for argument in arguments))
 
 
 @pytest.fixture

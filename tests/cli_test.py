@@ -8,12 +8,12 @@ import h5py
 import pytest
 
 from fbrc_agent import cli
-from tests import tiny
+from tests.helpers import tiny_runs
 
 
 def refusal(capsys, *arguments):
     """Runs a command that must fail; returns its sentence."""
-    assert tiny.run_command(*arguments) == 2
+    assert tiny_runs.run_command(*arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1, captured.err
@@ -23,7 +23,7 @@ def refusal(capsys, *arguments):
 def train_refusal(capsys, tmp_path, data, **options):
     """Runs `train`, which must fail and leave no directory; returns its sentence."""
     before = sorted(tmp_path.rglob("*"))
-    error = refusal(capsys, *tiny.train_arguments(tmp_path / "run", data, **options))
+    error = refusal(capsys, *tiny_runs.train_arguments(tmp_path / "run", data, **options))
     assert sorted(tmp_path.rglob("*")) == before
     assert error.startswith("train: ")
     return error
@@ -110,10 +110,13 @@ def test_mistake_in_a_gin_file(tmp_path, pendulum_data, capsys):
 
 def test_include_is_found_without_noise():
     """gin logs an error for the first places where an included file is not."""
-    code = "from fbrc_agent import cli, train; cli._parse_gin(['hopper.gin'], [])"
+    code = (
+        "from fbrc_agent import cli; from fbrc_agent.training import trainer; "
+        "cli._parse_gin(['hopper.gin'], [])"
+    )
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
-        cwd=tiny.ROOT,
+        cwd=tiny_runs.ROOT,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,
@@ -128,14 +131,14 @@ def test_include_is_found_without_noise():
 def test_file_in_place_of_the_directory(tmp_path, pendulum_data, capsys):
     path = tmp_path / "run"
     path.write_text("mine")
-    error = refusal(capsys, *tiny.train_arguments(path, pendulum_data))
+    error = refusal(capsys, *tiny_runs.train_arguments(path, pendulum_data))
     assert error == f"train: {path}: File exists; give another path."
     assert path.read_text() == "mine"
 
 
 def test_directory_below_a_file(tmp_path, pendulum_data, capsys):
     (tmp_path / "file").write_text("mine")
-    error = refusal(capsys, *tiny.train_arguments(tmp_path / "file" / "run", pendulum_data))
+    error = refusal(capsys, *tiny_runs.train_arguments(tmp_path / "file" / "run", pendulum_data))
     assert "Not a directory" in error
     assert str(tmp_path / "file") in error
 
@@ -187,7 +190,7 @@ def test_plot_into_a_missing_directory(tmp_path, tiny_run, capsys):
 
 def test_evaluate_prints_each_episode(tiny_run, capsys):
     arguments = ["evaluate", "--policy", tiny_run / "policies/greedy/20", "--task", "Pendulum-v1"]
-    assert tiny.run_command(*arguments, "--episodes", 2) == 0
+    assert tiny_runs.run_command(*arguments, "--episodes", 2) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [row[:2] for row in rows[1:]] == [["0", "200"], ["1", "200"], ["mean", "200"]]
 
@@ -195,15 +198,15 @@ def test_evaluate_prints_each_episode(tiny_run, capsys):
 def test_evaluation_of_the_export_is_that_of_the_run(tiny_run, capsys):
     """The driver evaluates from the seed 1000 on; the last evaluation is that of the export."""
     arguments = ["evaluate", "--policy", tiny_run / "policies/greedy"]
-    assert tiny.run_command(*arguments, "--episodes", 2, "--seed", 1000) == 0
+    assert tiny_runs.run_command(*arguments, "--episodes", 2, "--seed", 1000) == 0
     printed = [float(line.split()[2]) for line in capsys.readouterr().out.splitlines()[1:3]]
-    last = tiny.read_lines(tiny_run)[-1]
+    last = tiny_runs.read_lines(tiny_run)[-1]
     assert printed == pytest.approx(last["returns"], abs=0.1)
 
 
 def test_debug_shows_the_traceback(tmp_path, capsys):
     arguments = ["export", "--debug", "--root_dir", tmp_path, "--output", tmp_path / "1"]
-    assert tiny.run_command(*arguments) == 2
+    assert tiny_runs.run_command(*arguments) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("Traceback")
     assert lines[-1].startswith("export: ")

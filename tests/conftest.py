@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests import tiny
+from tests.helpers import tiny_runs
 
 # The modules that take longest go first, so that parallel processes end at about the same time.
-_LONG = ("strategy_test", "train_test", "determinism_test", "bad_numbers_test", "runs_test")
+_LONG = ("strategy_test", "trainer_test", "determinism_test", "numerics_test", "runs_test")
 
 
 def pytest_collection_modifyitems(items):
@@ -16,7 +16,7 @@ def pytest_collection_modifyitems(items):
 def pendulum_data(tmp_path_factory):
     """A small HDF5 file of random actions on Pendulum-v1."""
     path = tmp_path_factory.mktemp("data") / "pendulum.hdf5"
-    tiny.write_pendulum(path)
+    tiny_runs.write_pendulum(path)
     return path
 
 
@@ -24,5 +24,5 @@ def pendulum_data(tmp_path_factory):
 def tiny_run(tmp_path_factory, pendulum_data):
     """The directory of a complete run, which tests only read."""
     root_dir = tmp_path_factory.mktemp("run") / "tiny"
-    assert tiny.train(root_dir, pendulum_data) == 0
+    assert tiny_runs.train(root_dir, pendulum_data) == 0
     return root_dir

@@ -17,10 +17,10 @@ from absl import logging
 from tf_agents.policies import policy_loader
 from tf_agents.trajectories import time_step as ts
 
-from fbrc_agent import fitted_behavior
-from tests import tiny
+from fbrc_agent.training import fitted_behavior
+from tests.helpers import tiny_runs
 
-EXAMPLES = tiny.ROOT / "examples"
+EXAMPLES = tiny_runs.ROOT / "examples"
 NUM_STEPS = 10
 
 
@@ -163,14 +163,14 @@ def test_readme_shows_the_whole_difference(script, block):
 def test_readmes_sed_makes_the_swapped_script(tmp_path):
     (command,) = [line for line in "".join(readme_blocks("")).splitlines() if "sed" in line]
     command, output = command.split(" > ")
-    result = subprocess.run(command, shell=True, cwd=tiny.ROOT, capture_output=True, text=True)
+    result = subprocess.run(command, shell=True, cwd=tiny_runs.ROOT, capture_output=True, text=True)
     assert result.stdout == swap("sac_train_eval.py", FBRC)
     assert any(f"python {output} " in block for block in readme_blocks(""))
 
 
 def test_readmes_files_exist():
     names = re.findall(r"\bexamples/\S+\.(?:py|gin)\b", "".join(readme_blocks("")))
-    assert {tiny.ROOT / name for name in names} == {
+    assert {tiny_runs.ROOT / name for name in names} == {
         *(EXAMPLES / script for script in SCRIPTS),
         *(EXAMPLES / "gin" / agent.gin_file for agent in AGENTS.values()),
     }

@@ -9,10 +9,14 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 
 import fbrc_agent
-from fbrc_agent import behavior_agent, behavior_network, cli, collect, construction, train
-from tests import tiny
+from fbrc_agent import cli
+from fbrc_agent.agents import behavior as behavior_agent
+from fbrc_agent.experiments import collect
+from fbrc_agent.networks import behavior_network
+from fbrc_agent.training import construction, trainer
+from tests.helpers import tiny_runs
 
-GIN = tiny.ROOT / "gin"
+GIN = tiny_runs.ROOT / "gin"
 TRAINING = ["fbrc.gin", "hopper.gin", "quickstart.gin"]
 COLLECTING = sorted(str(pathlib.Path("collect") / p.name) for p in GIN.glob("collect/*.gin"))
 NUM_ACTIONS = 3
@@ -65,7 +69,7 @@ def test_these_are_all_files():
 @pytest.mark.parametrize("name", TRAINING)
 def test_training_file_gives_all_arguments_of_train(name):
     cli._parse_gin([name], [])
-    assert {"task", "behavior_steps", "fbrc_steps"} <= set(gin.get_bindings(train.train))
+    assert {"task", "behavior_steps", "fbrc_steps"} <= set(gin.get_bindings(trainer.train))
 
 
 @pytest.mark.parametrize("name", COLLECTING)

@@ -4,7 +4,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
-from fbrc_agent.errors import InputError
+from fbrc_agent.utils.errors import InputError
 
 if TYPE_CHECKING:
     from fbrc_agent.experiments.report import Report

@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from fbrc_agent import initializers, progress
+from fbrc_agent.networks import initializers
+from fbrc_agent.utils import progress
 
 DATA_BOUND = 0.25  # The data's actions are in [-DATA_BOUND, DATA_BOUND].
 GRID = np.linspace(-1.0, 1.0, 2001, dtype=np.float32)

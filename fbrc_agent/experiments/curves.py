@@ -8,8 +8,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fbrc_agent import plot
-from fbrc_agent.experiments import report, summaries
+from fbrc_agent.experiments import plot, report, summaries
 from fbrc_agent.experiments.summaries import Groups, Outcome
 
 _PANEL_SIZE = (5.6, 4.2)  # inches

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, Optional
 
 import gin
 
-from fbrc_agent import d4rl
-from fbrc_agent.errors import InputError
+from fbrc_agent.environments import d4rl
 from fbrc_agent.experiments.processes import Run, run_all
-from fbrc_agent.settings import is_integer
+from fbrc_agent.utils.checks import is_integer
+from fbrc_agent.utils.errors import InputError
 
 _COUNTS = {"eval_interval": 0, "num_eval_episodes": 1}
 

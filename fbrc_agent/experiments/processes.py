@@ -15,8 +15,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
-from fbrc_agent import interruption, progress, run_directory
-from fbrc_agent.errors import InputError
+from fbrc_agent.training import run_directory
+from fbrc_agent.utils import json_files, progress, signals
+from fbrc_agent.utils.errors import InputError
 
 _POLL_SECONDS = 0.5
 _EXIT_BAD_NUMBERS = 3
@@ -58,7 +59,7 @@ class Run:
     def is_complete(self) -> bool:
         """Whether all its updates were made."""
         path = os.path.join(self.root_dir, "result.json")
-        result = run_directory.read_json(path, [f"stages.{self.stage}.steps"])
+        result = json_files.read_json(path, [f"stages.{self.stage}.steps"])
         steps = result["stages"][self.stage]["steps"] if result else 0
         # An agent goes on from where it is; a density is fitted with so many updates.
         return steps >= self.num_updates if self.density else steps == self.num_updates
@@ -66,7 +67,7 @@ class Run:
     def failure(self) -> Optional[dict[str, Any]]:
         """Returns the step at which its numbers went bad and the message, or None."""
         path = os.path.join(self.root_dir, _FAILURE)
-        failure = run_directory.read_json(path, ["step", "message"])
+        failure = json_files.read_json(path, ["step", "message"])
         return failure if failure and failure["step"] <= self.num_updates else None
 
     def records(self) -> list[dict[str, Any]]:
@@ -113,7 +114,7 @@ class Run:
           InputError: If it holds one with other bindings.
         """
         path = os.path.join(self.root_dir, _SETTINGS)
-        found = run_directory.read_json(path, ["bindings"])
+        found = json_files.read_json(path, ["bindings"])
         if found is None:
             return
         there, wanted = set(found["bindings"]), set(self.bindings)
@@ -127,7 +128,7 @@ class Run:
         os.makedirs(self.root_dir, exist_ok=True)
         path = os.path.join(self.root_dir, _SETTINGS)
         if not os.path.exists(path):
-            run_directory.write_json(path, {"bindings": list(self.bindings)})
+            json_files.write_json(path, {"bindings": list(self.bindings)})
 
     def settle(self, code: int) -> None:
         """Takes note of how its process ended.
@@ -146,7 +147,7 @@ class Run:
                 f"log is {self.log_path}."
             )
         failure = {"step": int(step.group(1)), "message": message}
-        run_directory.write_json(os.path.join(self.root_dir, _FAILURE), failure)
+        json_files.write_json(os.path.join(self.root_dir, _FAILURE), failure)
 
 
 def run_all(runs: Sequence[Run], num_jobs: int) -> None:
@@ -165,9 +166,9 @@ def run_all(runs: Sequence[Run], num_jobs: int) -> None:
     waiting = [run for run in runs if not run.is_done()]
     shown = _Progress(runs, waiting)
     active: dict[Run, subprocess.Popen[bytes]] = {}
-    with interruption.deferred():
+    with signals.deferred():
         try:
-            while (waiting or active) and interruption.requested() is None:
+            while (waiting or active) and signals.requested() is None:
                 unfinished = [*waiting, *active]
                 ready = [run for run in waiting if run.density not in unfinished]
                 for run in ready[: num_jobs - len(active)]:
@@ -177,7 +178,7 @@ def run_all(runs: Sequence[Run], num_jobs: int) -> None:
                 shown.show(active)
                 ended = [run for run, child in active.items() if child.poll() is not None]
                 # Ctrl-C reaches the processes too; that they end is no failure then.
-                for run in ended if interruption.requested() is None else ():
+                for run in ended if signals.requested() is None else ():
                     run.settle(active.pop(run).returncode)
                     shown.finish(run)
         finally:

@@ -7,7 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from fbrc_agent import benchmark_io, plot, run_directory, whole_files
+from fbrc_agent.experiments import benchmark_io, plot
+from fbrc_agent.utils import atomic_files, json_files
 
 # Okabe and Ito's colors: told apart without seeing red and green.
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#555555"
@@ -48,9 +49,9 @@ class Report:
         """
         files = [f"{self.name}.json", f"{self.name}.png", "README.md"]
         numbers, picture, page = (os.path.join(root_dir, file) for file in files)
-        run_directory.write_json(numbers, self.numbers)
+        json_files.write_json(numbers, self.numbers)
         plot.write_png(picture, self.figure)
-        whole_files.write_text(page, self._page())
+        atomic_files.write_text(page, self._page())
         return [numbers, picture, page]
 
     def _page(self) -> str:

@@ -14,14 +14,10 @@ import gin
 import numpy as np
 from matplotlib.figure import Figure
 
-from fbrc_agent import (
-    benchmark,
-    benchmark_rows,
-    train,  # noqa: F401  gin/fbrc.gin binds what is in it.
-)
-from fbrc_agent.errors import InputError
-from fbrc_agent.experiments import report, summaries
-from fbrc_agent.settings import is_integer, is_number
+from fbrc_agent.experiments import benchmark, benchmark_rows, report, summaries  # noqa: F401
+from fbrc_agent.training import trainer  # noqa: F401
+from fbrc_agent.utils.checks import is_integer, is_number
+from fbrc_agent.utils.errors import InputError
 
 # Hours for 1M updates, on 8 cores of an AMD EPYC 7B12.
 _PAPER_HOURS = {"behavior": 1.4, "fbrc": 6.2, "cql": 16.3}

@@ -8,8 +8,10 @@ from typing import Any, Optional
 
 import numpy as np
 
-from fbrc_agent import d4rl, plot, run_directory
+from fbrc_agent.environments import d4rl
+from fbrc_agent.experiments import plot
 from fbrc_agent.experiments.grid import Cell, Setting
+from fbrc_agent.training import run_directory
 
 # The last few evaluations of a run, or lines of its log, of which a mean is taken.
 LAST = 5

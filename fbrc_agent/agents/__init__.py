@@ -1,0 +1,1 @@
+"""Agents: the algorithms, each in one file, and what they share."""

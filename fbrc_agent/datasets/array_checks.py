@@ -1,0 +1,164 @@
+"""Checks of arrays that a user gave, each with an error that names the array, row and value."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Optional
+
+import numpy as np
+
+from fbrc_agent.utils.errors import InputError
+
+ActionBounds = tuple[Any, Any]
+
+# The arrays that are [rows, size]; the others are [rows].
+MATRICES = ("observations", "actions", "next_observations")
+
+# Actions this far outside their bounds (relative to bounds above 1) are float32 rounding; they are
+# clipped. Anything farther is an error.
+_BOUND_TOLERANCE = 1e-6
+
+# Arrays are checked in pieces of about this size, which stay in the cache of a core.
+PIECE_BYTES = 2**20
+
+# TensorFlow shares the memory of an array that begins at a multiple of this; it copies others.
+_ALIGNMENT = 64
+
+
+def to_array(source: str, key: str, value: Any) -> np.ndarray:
+    """An array of real numbers, of rank 2 if `key` is one of `MATRICES`, else of rank 1."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"{source}: {key} is not an array ({error}).") from error
+    rank = 2 if key in MATRICES else 1
+    check_kind_and_rank(source, key, array, rank)
+    return array if rank == 2 else array.reshape(len(array))
+
+
+def check_kind_and_rank(source: str, key: str, array: Any, rank: int) -> None:
+    """Real numbers of rank 1 or 2; a column [N, 1] passes for a vector, as it does in D4RL."""
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{source}: {key} has type {array.dtype}; it must hold real numbers.")
+    shape = array.shape
+    if shape is None:  # HDF5's null dataspace.
+        raise InputError(f"{source}: {key} has a type but no values; it must hold rows.")
+    if len(shape) != rank and not (rank == 1 and len(shape) == 2 and shape[1] == 1):
+        wanted = "[rows, size]" if rank == 2 else "[rows]"
+        raise InputError(f"{source}: {key} has shape {tuple(shape)}; it must be {wanted}.")
+    if 0 in shape[1:]:
+        raise InputError(f"{source}: {key} has shape {tuple(shape)}; its size must not be 0.")
+
+
+def check_lengths(source: str, arrays: Mapping[str, Any]) -> None:
+    """As many rows in each array, and at least one."""
+    lengths = {key: array.shape[0] for key, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{key} {length}" for key, length in lengths.items())
+        raise InputError(
+            f"{source}: arrays have different numbers of rows ({listed}); they must be equal."
+        )
+    if not all(lengths.values()):
+        raise InputError(f"{source}: is empty; it must have at least one transition.")
+
+
+def check_finite(source: str, key: str, array: np.ndarray, first_row: int = 0) -> None:
+    """No NaN or Inf in rows of which the first has the number `first_row`."""
+    for start, piece in _pieces(array):
+        finite = np.isfinite(piece)
+        if not finite.all():
+            index = np.unravel_index(int(finite.argmin()), piece.shape)
+            raise InputError(
+                f"{source}: {key} has {piece[index]} in row {first_row + start + int(index[0])}; "
+                "every value must be a finite float32."
+            )
+
+
+def check_flags(source: str, key: str, array: np.ndarray, first_row: int = 0) -> None:
+    """Only 0 and 1, of any type, in rows of which the first has the number `first_row`."""
+    wrong = (array != 0) & (array != 1)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InputError(
+            f"{source}: {key} has {array[row]} in row {first_row + row}; every value must be 0 or "
+            "1, or of type bool."
+        )
+
+
+def resolve_bounds(
+    source: str, size: int, bounds: Optional[ActionBounds]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Action bounds as two arrays [A]; None stands for (-1, 1)."""
+    try:
+        minimum, maximum = (-1.0, 1.0) if bounds is None else bounds
+        minimum, maximum = (
+            as_float32(np.broadcast_to(np.asarray(bound, np.float64), [size]))
+            for bound in (minimum, maximum)
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{source}: action_bounds is {bounds!r}; it must be (minimum, maximum), "
+            f"each a number or {size} numbers."
+        ) from error
+    if not (
+        np.isfinite(minimum).all() and np.isfinite(maximum).all() and (minimum < maximum).all()
+    ):
+        raise InputError(
+            f"{source}: action bounds are {minimum.tolist()} and {maximum.tolist()}; "
+            "each minimum must be finite and below its maximum."
+        )
+    return minimum, maximum
+
+
+def check_actions(
+    source: str,
+    actions: np.ndarray,
+    minimum: np.ndarray,
+    maximum: np.ndarray,
+    first_row: int = 0,
+) -> bool:
+    """Refuses finite actions outside their bounds; whether there is rounding left to clip."""
+    is_rounded = False
+    low = minimum - _BOUND_TOLERANCE * np.maximum(1.0, np.abs(minimum))
+    high = maximum + _BOUND_TOLERANCE * np.maximum(1.0, np.abs(maximum))
+    for start, piece in _pieces(actions):
+        if piece.min() >= minimum.max() and piece.max() <= maximum.min():
+            continue  # The usual case, in a tenth of the time of what follows.
+        if (piece >= minimum).all() and (piece <= maximum).all():
+            continue
+        is_rounded = True
+        outside = ((piece < low) | (piece > high)).any(axis=1)
+        if outside.any():
+            row = int(outside.argmax())
+            raise InputError(
+                f"{source}: actions has {piece[row].tolist()} in row {first_row + start + row}, "
+                f"outside the bounds {minimum.tolist()} to {maximum.tolist()}; pass action_bounds="
+                "(minimum, maximum) if these are not the bounds of the environment."
+            )
+    return is_rounded
+
+
+def _pieces(array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of the first row, rows) of consecutive pieces."""
+    rows = max(1, PIECE_BYTES // (array.itemsize * math.prod(array.shape[1:])))
+    for start in range(0, len(array), rows):
+        yield start, array[start : start + rows]
+
+
+def empty_float32(shape: tuple[int, ...]) -> np.ndarray:
+    """An uninitialized array of which TensorFlow can share the memory."""
+    size = 4 * math.prod(shape)
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(np.float32).reshape(shape)
+
+
+def as_float32(array: np.ndarray) -> np.ndarray:
+    """A read-only, row-major float32 view, or copy where the array is not that already."""
+    if array.dtype == np.float32 and array.flags.c_contiguous:
+        view = array.view()
+    else:
+        view = empty_float32(array.shape)
+        with np.errstate(over="ignore"):  # Too large a value becomes Inf, which the checks refuse.
+            view[...] = array
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,1 @@
+"""Tasks and the environments to evaluate them in."""

@@ -1,0 +1,223 @@
+"""The undiscounted returns of a policy in TF-Agents environments, all episodes at once."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any, Callable, Optional
+
+import gin
+import numpy as np
+import tensorflow as tf
+from tf_agents.policies import tf_policy
+from tf_agents.trajectories import time_step as ts
+
+from fbrc_agent.environments import gymnasium_environment
+from fbrc_agent.utils import os_errors, signals
+from fbrc_agent.utils.errors import InputError
+
+# Observations [N, S] float32 to actions [N, A], as arrays or tensors.
+ActionFn = Callable[[np.ndarray], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationResult:
+    """Episodes of one evaluation.
+
+    Attributes:
+      returns: [N] float64, the sum of the raw rewards of each episode.
+      lengths: [N] int64, the number of steps of each episode.
+    """
+
+    returns: np.ndarray
+    lengths: np.ndarray
+
+    @property
+    def return_mean(self) -> float:
+        """Mean of the returns."""
+        return float(np.mean(self.returns))
+
+    @property
+    def return_std(self) -> float:
+        """Standard deviation of the returns: of these N episodes, `ddof` 0."""
+        return float(np.std(self.returns))
+
+
+@gin.configurable
+def evaluate(
+    action_fn: ActionFn, environment_id: str, num_episodes: int, seed: int
+) -> EvaluationResult:
+    """Runs one episode in each of `num_episodes` environments, side by side.
+
+    One call of `action_fn` serves all episodes of a step. Environment i is seeded with `seed + i`,
+    so that a policy without randomness gives the same episodes whether they run together or one by
+    one. The batch stays N rows until the last episode has ended: the rows of ended episodes keep
+    their last observation and are no longer stepped.
+
+    Args:
+      action_fn: Observations [N, S] float32 to actions [N, A].
+      environment_id: A Gymnasium id, such as 'Hopper-v4'; it must end its episodes.
+      num_episodes: N.
+      seed: Seed of the first environment; not negative.
+
+    Returns:
+      The returns and lengths of the N episodes, in the order of their seeds.
+
+    Raises:
+      InputError: If the environment cannot be made, or the actions are not finite or not [N, A].
+    """
+    if num_episodes < 1:
+        raise InputError(f"num_episodes is {num_episodes}, where 1 or more is needed.")
+    if seed < 0:
+        raise InputError(f"seed is {seed}, where 0 or more is needed.")
+    vector = [
+        gymnasium_environment.GymnasiumEnvironment(environment_id, seed=seed + i)
+        for i in range(num_episodes)
+    ]
+    try:
+        return _run(action_fn, vector)
+    finally:
+        for environment in vector:
+            environment.close()
+
+
+def _run(
+    action_fn: ActionFn, vector: list[gymnasium_environment.GymnasiumEnvironment]
+) -> EvaluationResult:
+    observations = np.stack([environment.reset().observation for environment in vector])
+    returns = np.zeros(len(vector), np.float64)
+    lengths = np.zeros(len(vector), np.int64)
+    running = list(range(len(vector)))
+    while running:
+        signals.check()
+        actions = np.asarray(action_fn(observations), np.float32)
+        shape = (len(vector), *vector[0].action_spec().shape)
+        _check_actions(actions, shape, running, lengths.max())
+        ended = set()
+        for i in running:
+            time_step = vector[i].step(actions[i])
+            observations[i] = time_step.observation
+            returns[i] += time_step.reward
+            lengths[i] += 1
+            if time_step.is_last():
+                ended.add(i)
+        running = [i for i in running if i not in ended]
+    return EvaluationResult(returns, lengths)
+
+
+def _check_actions(
+    actions: np.ndarray, shape: tuple[int, ...], running: list[int], step: int
+) -> None:
+    """Raises InputError unless the actions fit; rows of ended episodes may hold any numbers."""
+    if actions.shape != shape:
+        raise InputError(
+            f"The policy's actions at step {step} have the shape {actions.shape}, "
+            f"where the environment needs {shape}."
+        )
+    if not np.isfinite(actions[running]).all():
+        row = next(i for i in running if not np.isfinite(actions[i]).all())
+        raise InputError(
+            f"The policy's action at step {step} of episode {row} is {actions[row]}, "
+            "where finite numbers are needed."
+        )
+
+
+@gin.configurable
+def policy_action_fn(policy: tf_policy.TFPolicy) -> ActionFn:
+    """Makes an action function of a TF-Agents policy; one trace per number of episodes.
+
+    Args:
+      policy: A stateless policy over observations [S] float32. It acts as it is: wrap it in a
+        `GreedyPolicy` to evaluate the mode of a stochastic policy.
+
+    Returns:
+      A function from observations [N, S] to actions [N, A].
+
+    Raises:
+      InputError: If the policy has a state.
+    """
+    if tf.nest.flatten(policy.policy_state_spec):
+        raise InputError(
+            f"The policy {policy.name} has a state ({policy.policy_state_spec}), "
+            "where a policy without state is needed."
+        )
+
+    @tf.function(autograph=False)
+    def action(observation: tf.Tensor) -> tf.Tensor:
+        time_step = ts.restart(observation, batch_size=observation.shape[0])
+        return policy.action(time_step).action
+
+    return lambda observations: action(tf.convert_to_tensor(observations)).numpy()
+
+
+def saved_model_action_fn(directory: str, environment_id: str) -> ActionFn:
+    """Makes an action function of an exported policy; TF-Agents is not needed to load it.
+
+    Args:
+      directory: A SavedModel whose signature `serving_default` takes `observation` [None, S] and
+        returns `action` [None, A], both float32.
+      environment_id: The Gymnasium environment it is to act in.
+
+    Returns:
+      A function from observations [N, S] to actions [N, A].
+
+    Raises:
+      InputError: If there is no SavedModel, its signature is another one, or S or A is not the
+        environment's.
+    """
+    if not tf.saved_model.contains_saved_model(directory):
+        raise InputError(
+            f"'{directory}' is not a SavedModel directory: it has no "
+            f"{os.path.join(directory, 'saved_model.pb')}."
+        )
+    try:
+        model = tf.saved_model.load(directory)
+    # What TensorFlow raises for damaged files of one kind or another.
+    except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
+        reason = os_errors.damage(error).rstrip(".")
+        raise InputError(
+            f"The SavedModel '{directory}' cannot be loaded, it may be damaged ({reason}); export "
+            "the policy again."
+        ) from error
+    function = model.signatures.get("serving_default")
+    if function is None:
+        raise InputError(
+            f"The SavedModel '{directory}' has the signatures {sorted(model.signatures)}, "
+            "where 'serving_default' is needed."
+        )
+    environment = gymnasium_environment.GymnasiumEnvironment(environment_id)
+    wanted = {
+        "observation": tf.TensorSpec([None, *environment.observation_spec().shape], tf.float32),
+        "action": tf.TensorSpec([None, *environment.action_spec().shape], tf.float32),
+    }
+    environment.close()
+    found = {**function.structured_input_signature[1], **function.structured_outputs}
+    if not _same_signature(found, wanted):
+        raise InputError(
+            f"The signature 'serving_default' of the SavedModel '{directory}' has "
+            f"{_describe(found)}, where '{environment_id}' needs {_describe(wanted)}."
+        )
+
+    def action_fn(observations: np.ndarray) -> np.ndarray:
+        # `model` is named here so that it lives, with its variables, as long as this function.
+        return model.signatures["serving_default"](observation=tf.constant(observations))[
+            "action"
+        ].numpy()
+
+    return action_fn
+
+
+def _same_signature(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    return found.keys() == wanted.keys() and all(
+        found[name].dtype == spec.dtype and _sizes(found[name]) == _sizes(spec)
+        for name, spec in wanted.items()
+    )
+
+
+def _sizes(spec: Any) -> Optional[list[Optional[int]]]:
+    return None if spec.shape.rank is None else spec.shape.as_list()
+
+
+def _describe(signature: Mapping[str, Any]) -> str:
+    return " and ".join(
+        f"{name} {_sizes(spec)} {spec.dtype.name}" for name, spec in signature.items()
+    )

@@ -1,0 +1,179 @@
+"""Collects an offline data set: trains SAC online and records what it does in D4RL's layout.
+
+The levels are D4RL's (Fu et al., arXiv:2004.07219, section 5):
+
+  random         actions drawn uniformly from the action box
+  medium         rollouts of the policy when it first reaches `medium_return`
+  medium-replay  every transition seen until then: the replay buffer
+  medium-expert  half medium, half expert
+  expert         rollouts of the policy when it first reaches `expert_return`
+
+The return compared with a threshold is the mean over evaluation episodes of the stochastic policy,
+which is the policy that also does the rollouts.
+"""
+
+import importlib.metadata
+import os
+from typing import Any, Callable, Optional
+
+import gin
+import numpy as np
+import tensorflow as tf
+
+import fbrc_agent
+from fbrc_agent.datasets import offline_data
+from fbrc_agent.environments import d4rl, gymnasium_environment
+from fbrc_agent.experiments import online_sac
+from fbrc_agent.utils import checks, progress
+from fbrc_agent.utils.errors import InputError
+
+LEVELS = ("random", "medium", "medium-replay", "medium-expert", "expert")
+
+# Far from the seeds of training and evaluation, so that rollouts start from states of their own.
+_ROLLOUT_SEED_OFFSET = 2_000_000
+
+ActFn = Callable[[np.ndarray], np.ndarray]
+
+
+def _rollout(environment_id: str, act: ActFn, num_steps: int, seed: int) -> dict[str, np.ndarray]:
+    """Records `num_steps` steps of `act` in a fresh environment."""
+    recorder = online_sac.Recorder(environment_id, seed, num_steps)
+    for _ in progress.make_bar(iterable=range(num_steps), desc="rollout", unit="step"):
+        recorder.step(act(recorder.observation))
+    return recorder.columns()
+
+
+@gin.configurable
+def collect(
+    output: str,
+    task: str = gin.REQUIRED,
+    level: str = gin.REQUIRED,
+    seed: int = 0,
+    num_transitions: int = 100_000,
+    medium_return: Optional[float] = None,
+    expert_return: Optional[float] = None,
+) -> None:
+    """Collects a data set and writes it as one HDF5 file in D4RL's layout.
+
+    The file appears under its name when it is complete; an interruption leaves nothing behind. The
+    last row of each part is a timeout, so that no pair of rows spans a cut. The file's attributes
+    hold the action bounds and where the data comes from. The same seed, versions and machine give
+    the same data.
+
+    Args:
+      output: Path of the file to write; it must not exist yet.
+      task: A task id of `d4rl.get_task` with an environment, such as 'Hopper-v4'.
+      level: One of `LEVELS`, see the top of this module.
+      seed: Seed of everything random; not negative.
+      num_transitions: Rows to record; 'medium-replay' has as many as its replay buffer.
+      medium_return: Evaluation return at which the policy is called medium.
+      expert_return: Evaluation return at which the policy is called expert.
+
+    Raises:
+      InputError: If an argument is not usable or a return is not reached; nothing is written then.
+    """
+    environment_id = _check(output, task, level, seed, num_transitions)
+    thresholds = _thresholds(level, medium_return, expert_return)
+    tf.keras.utils.set_random_seed(seed)
+    parts: list[dict[str, np.ndarray]] = []
+    attributes: dict[str, Any] = {}
+    if level == "random":
+        generator = np.random.default_rng(seed)
+        environment = gymnasium_environment.make(environment_id)
+        parts.append(
+            _rollout(
+                environment_id,
+                lambda _: online_sac.random_action(environment, generator),
+                num_transitions,
+                seed + _ROLLOUT_SEED_OFFSET,
+            )
+        )
+    else:
+        trainer = online_sac.OnlineSac(environment_id, seed)
+        for index, (name, threshold) in enumerate(thresholds.items()):
+            trainer.train_until(threshold, name)
+            attributes[name] = threshold
+            attributes[f"{name}_reached"] = trainer.evaluation_return
+            attributes[f"{name}_environment_steps"] = trainer.recorder.size
+            if level == "medium-replay":
+                parts.append(trainer.recorder.columns())
+            else:
+                # Of an odd number, the expert part gets one row more.
+                num_steps = (num_transitions + index) // len(thresholds)
+                part_seed = seed + _ROLLOUT_SEED_OFFSET + index
+                parts.append(_rollout(environment_id, trainer.act, num_steps, part_seed))
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    space = gymnasium_environment.make(environment_id).action_space
+    attributes.update(
+        _provenance(),
+        task=task,
+        environment=environment_id,
+        level=level,
+        seed=seed,
+        action_minimum=space.low.astype(np.float32),
+        action_maximum=space.high.astype(np.float32),
+    )
+    offline_data.save_d4rl_hdf5(output, **columns, attributes=attributes)
+
+
+def _check(output: str, task: str, level: str, seed: int, num_transitions: int) -> str:
+    """Checks what can be checked before hours of training; returns the Gymnasium id."""
+    directory = os.path.dirname(os.path.abspath(output))
+    if os.path.exists(output):
+        raise InputError(f"The output '{output}' exists already; name a new file.")
+    if not os.path.isdir(directory) or not os.access(directory, os.W_OK):
+        raise InputError(
+            f"The output '{output}' cannot be written: its directory is missing or read-only."
+        )
+    if level not in LEVELS:
+        raise InputError(f"collect.level is '{level}', where one of {', '.join(LEVELS)} is needed.")
+    if not checks.is_integer(seed, 0):
+        raise InputError(f"collect.seed is {seed!r}, where an integer of 0 or more is needed.")
+    if not checks.is_integer(num_transitions, 2):
+        raise InputError(
+            f"collect.num_transitions is {num_transitions!r}, where an integer of 2 or more is "
+            "needed."
+        )
+    checks.check_bindings()
+    environment_id = d4rl.get_task(task).environment
+    if environment_id is None:
+        raise InputError(f"The task '{task}' has no Gymnasium environment to collect data in.")
+    return environment_id
+
+
+def _thresholds(
+    level: str, medium_return: Optional[float], expert_return: Optional[float]
+) -> dict[str, float]:
+    """Returns the returns that a level needs, in the order in which they are reached."""
+    given = {"medium_return": medium_return, "expert_return": expert_return}
+    needed = {
+        "random": [],
+        "medium": ["medium_return"],
+        "medium-replay": ["medium_return"],
+        "medium-expert": ["medium_return", "expert_return"],
+        "expert": ["expert_return"],
+    }[level]
+    thresholds = {}
+    for name in needed:
+        value = given[name]
+        if value is None:
+            raise InputError(f"collect.{name} is not set, which the level '{level}' needs.")
+        if not checks.is_number(value):
+            raise InputError(f"collect.{name} is {value!r}, where a finite number is needed.")
+        thresholds[name] = float(value)
+    return thresholds
+
+
+def _provenance() -> dict[str, Any]:
+    """Returns the configuration in force and the versions that a repetition needs."""
+    provenance = {
+        "gin_config": gin.operative_config_str(),
+        "fbrc_agent_version": fbrc_agent.__version__,
+    }
+    for package in ("gymnasium", "mujoco", "tf-agents", "tensorflow"):
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            version = "not installed"
+        provenance[f"{package.replace('-', '_')}_version"] = version
+    return provenance

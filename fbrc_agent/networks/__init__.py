@@ -1,0 +1,1 @@
+"""Networks: actor, behavior policy, critic."""

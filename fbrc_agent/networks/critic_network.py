@@ -1,0 +1,195 @@
+"""Q = O + log mu: the critic wrapper, and the authors' offset network O."""
+
+from collections.abc import Mapping, Sequence
+from typing import Optional
+
+import gin
+from tf_agents.agents.ddpg import critic_network
+from tf_agents.networks import network
+from tf_agents.typing import types
+from tf_agents.utils import common
+
+from fbrc_agent.networks import initializers, network_checks
+
+_CRITIC_NAMES = {
+    "critic_network": "CriticNetwork1",
+    "critic_network_2": "CriticNetwork2",
+    "target_critic_network": "TargetCriticNetwork1",
+    "target_critic_network_2": "TargetCriticNetwork2",
+}
+
+
+@gin.configurable
+class BehaviorRegularizedCriticNetwork(network.Network):
+    """Q(s, a) = O(s, a) + log mu(a|s)  (Kostrikov et al. 2021, eq. 5).
+
+    A critic network over (observation, action) for `SacAgent`-like agents. Only the offset O is
+    learned: the variables of this network are the offset network's alone, so that a target copy
+    shares none of them, and `copy` copies O while it shares mu. Whoever owns this network must
+    therefore track mu itself for its checkpoints, as `FbrcAgent` does.
+    """
+
+    def __init__(
+        self,
+        offset_network: network.Network,
+        behavior_network: network.Network,
+        name: Optional[str] = None,
+    ):
+        """Creates the network.
+
+        Args:
+          offset_network: O, a network over (observation, action) with outputs of shape `[B]`; its
+            `input_tensor_spec` is this network's.
+          behavior_network: mu, a stateless network over observations that returns distributions
+            over actions.
+          name: Name of the network.
+
+        Raises:
+          ValueError: If `behavior_network` has a state.
+        """
+        super().__init__(
+            input_tensor_spec=offset_network.input_tensor_spec,
+            state_spec=offset_network.state_spec,
+            name=name or "BehaviorRegularizedCriticNetwork",
+        )
+        network_checks.check_stateless(behavior_network)
+        self._offset_network = offset_network
+        # Keras would track an attribute that is a network, and count its variables as ours.
+        self._get_behavior_network = lambda: behavior_network
+
+    @property
+    def offset_network(self) -> network.Network:
+        """O, the learned part."""
+        return self._offset_network
+
+    @property
+    def behavior_network(self) -> network.Network:
+        """mu, shared by all copies and not part of `variables`."""
+        return self._get_behavior_network()
+
+    def copy(self, **kwargs) -> "BehaviorRegularizedCriticNetwork":
+        """Returns a critic with a copy of the offset network and the same behavior network.
+
+        Args:
+          **kwargs: `name` of the copy. Other arguments go to the offset network's `copy`.
+        """
+        name = kwargs.pop("name", self.name)
+        offset_network = self._offset_network.copy(name=f"{name}Offset", **kwargs)
+        return type(self)(offset_network, self.behavior_network, name=name)
+
+    def call(self, inputs, step_type=(), network_state=(), training=False):
+        """Returns Q of shape `[B]` (or `[B, T]`) and the offset network's next state."""
+        observation, action = inputs
+        offset, network_state = self._offset_network(
+            inputs, step_type=step_type, network_state=network_state, training=training
+        )
+        behavior = call_behavior_network(self.behavior_network, observation, step_type)
+        return offset + behavior_log_prob(
+            behavior, action, self.input_tensor_spec[1]
+        ), network_state
+
+
+def call_behavior_network(
+    behavior_network: network.Network,
+    observation: types.NestedTensor,
+    step_type: types.Tensor,
+    training: bool = False,
+) -> types.NestedDistribution:
+    """Returns mu(.|s); the network is called with what TF-Agents' policies call theirs with."""
+    behavior, _ = behavior_network(
+        observation, step_type=step_type, network_state=(), training=training
+    )
+    return behavior
+
+
+def behavior_log_prob(
+    behavior: types.NestedDistribution, action: types.NestedTensor, action_spec
+) -> types.Tensor:
+    """Returns log mu(a|s) in nats, summed over the action's dimensions and its nest, `[B]`."""
+    return common.log_probability(behavior, action, action_spec)
+
+
+def make_critics(
+    given: Mapping[str, Optional[network.Network]],
+    critic_spec: types.NestedTensorSpec,
+    behavior_network: network.Network,
+    has_offset: bool,
+) -> dict[str, network.Network]:
+    """Returns an agent's critics: Q = O + log mu of each network O, or the networks themselves.
+
+    Args:
+      given: The networks by the agent's arguments. A `BehaviorRegularizedCriticNetwork` is taken
+        for O + log mu as it is; None, for all but "critic_network", is left out.
+      critic_spec: Specs of (observation, action).
+      behavior_network: mu.
+      has_offset: Whether Q is O + log mu.
+
+    Raises:
+      ValueError: If a network does not take the specs, or is its own twin; or is wrapped, but
+        around another mu, or where `has_offset` is False.
+    """
+    make = _with_log_mu if has_offset else _without_log_mu
+    made = {}
+    for argument, net in given.items():
+        if net is not None or argument == "critic_network":
+            network_checks.check_input_spec(argument, net, critic_spec)
+            made[argument] = make(argument, net, behavior_network)
+    critic, twin = given["critic_network"], given["critic_network_2"]
+    if critic is not None and critic is twin:
+        raise ValueError(
+            f"critic_network_2 and critic_network are the same network, '{critic.name}'; give "
+            "critic_network_2 weights of its own, or leave it out for a copy that has."
+        )
+    return made
+
+
+def learned(critic: network.Network) -> network.Network:
+    """Returns the part of a critic that is learned: O of Q = O + log mu, else the critic itself."""
+    if isinstance(critic, BehaviorRegularizedCriticNetwork):
+        return critic.offset_network
+    return critic
+
+
+def _with_log_mu(argument, net, behavior_network):
+    if not isinstance(net, BehaviorRegularizedCriticNetwork):
+        return BehaviorRegularizedCriticNetwork(net, behavior_network, _CRITIC_NAMES[argument])
+    if net.behavior_network is not behavior_network:
+        raise ValueError(
+            f"{argument} wraps the behavior network '{net.behavior_network.name}', not the agent's "
+            f"behavior_network '{behavior_network.name}'; give both the same object."
+        )
+    return net
+
+
+def _without_log_mu(argument, net, _):
+    if isinstance(net, BehaviorRegularizedCriticNetwork):
+        raise ValueError(
+            f"{argument} '{net.name}' is O + log mu, but the agent's regularization has no offset; "
+            "give the network that it wraps, or regularization='offset'."
+        )
+    return net
+
+
+@gin.configurable
+def create_offset_network(
+    input_tensor_spec: types.NestedTensorSpec,
+    fc_layer_params: Sequence[int] = (256, 256, 256),
+    name: str = "OffsetNetwork",
+) -> network.Network:
+    """Returns the authors' offset network O(s, a) as a TF-Agents `CriticNetwork`.
+
+    ReLU layers on the concatenated observation and action, orthogonal kernels with gain sqrt(2),
+    and a linear output with gain 0.01.
+
+    Args:
+      input_tensor_spec: (observation spec, action spec), each one tensor of rank 1.
+      fc_layer_params: Units of the hidden layers.
+      name: Name of the network.
+    """
+    return critic_network.CriticNetwork(
+        input_tensor_spec,
+        joint_fc_layer_params=fc_layer_params,
+        kernel_initializer=initializers.HiddenKernelInitializer,
+        last_kernel_initializer=initializers.OutputKernelInitializer,
+        name=name,
+    )

@@ -1,0 +1,1 @@
+"""Policies on disk: export, serving, model cards."""

@@ -1,0 +1,1 @@
+"""Training runs: stages, checkpoints, logs, results."""

@@ -1,0 +1,70 @@
+"""Files that are there whole or not at all: written under a temporary name, then renamed."""
+
+import contextlib
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+
+from fbrc_agent.utils.errors import InputError
+
+_TEMPORARY = re.compile(r".+\.(\d+)\.tmp")
+
+
+def temporary_name(path: str) -> str:
+    """Returns a name of its own for a file or directory that is to be `path`: `path`.ID.PID.tmp."""
+    return f"{path}.{uuid.uuid4().hex[:8]}.{os.getpid()}.tmp"
+
+
+@contextlib.contextmanager
+def replacing(path: str) -> Iterator[str]:
+    """Yields the `temporary_name` of a file that is `path` once the block has ended.
+
+    If the block raises, the temporary file is removed and `path` stays as it was.
+
+    Raises:
+      InputError: If there is no directory for it.
+    """
+    directory = os.path.dirname(path) or "."
+    if not os.path.isdir(directory):
+        raise InputError(f"{path}: cannot be written (No such file or directory: {directory}).")
+    temporary = temporary_name(path)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def write_text(path: str, content: str) -> None:
+    """Writes a text file."""
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write(content)
+
+
+def remove_leftovers(directory: str) -> None:
+    """Removes what killed processes wrote under temporary names, `NAME.PID.tmp`, below it."""
+    for parent, subdirectories, files in os.walk(directory):
+        for name in [*subdirectories, *files]:
+            match = _TEMPORARY.fullmatch(name)
+            if match and not _is_running(int(match.group(1))):
+                path = os.path.join(parent, name)
+                shutil.rmtree(path) if name in subdirectories else os.remove(path)
+        subdirectories[:] = [n for n in subdirectories if not _TEMPORARY.fullmatch(n)]
+
+
+def _is_running(pid: int) -> bool:
+    """Returns whether another process has this number; whoever asks has not written yet."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,81 @@
+"""One run at a time in a directory: an exclusive lock on the file `lock` in it."""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+
+from fbrc_agent.utils.errors import InputError
+
+_LOCK = "lock"
+# What file systems that know no locks answer.
+_UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+@contextlib.contextmanager
+def hold(root_dir: str) -> Iterator[None]:
+    """Holds the lock of a run; makes its directory if needed.
+
+    The kernel gives the lock up when the process ends, however it ends. The file stays: whoever
+    removed it could remove another process's lock. It holds who took it last, as JSON.
+
+    Args:
+      root_dir: Directory of the run.
+
+    Raises:
+      InputError: If another process holds it.
+      OSError: If the directory or the file cannot be written.
+    """
+    os.makedirs(root_dir, exist_ok=True)
+    path = os.path.join(root_dir, _LOCK)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        _lock(descriptor, root_dir, path)
+        owner = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        }
+        _write(descriptor, path, json.dumps(owner) + "\n")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, root_dir: str, path: str) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(
+            f"{root_dir} is in use by {_owner(descriptor)}; wait until that run ends, or give "
+            "another root_dir."
+        ) from error
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise OSError(error.errno, error.strerror, path) from error
+        print(
+            f"{path} cannot be locked on this file system; start no second run in {root_dir}.",
+            file=sys.stderr,
+        )
+
+
+def _owner(descriptor: int) -> str:
+    """Returns who holds the lock; the file is empty where it has just been taken."""
+    try:
+        owner = json.loads(os.pread(descriptor, 4096, 0))
+        return f"process {owner['pid']} on {owner['host']}, since {owner['started']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def _write(descriptor: int, path: str, text: str) -> None:
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text.encode(), 0)
+    except OSError as error:  # Those of a descriptor do not name the file.
+        raise OSError(error.errno, error.strerror, path) from error

@@ -1,0 +1,218 @@
+"""The benchmark: its count of operations, its rows, and what it writes and refuses."""
+
+import json
+import math
+import os
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fbrc_agent.agents import behavior as behavior_agent
+from fbrc_agent.datasets import batches
+from fbrc_agent.experiments import benchmark, benchmark_io, benchmark_rows, benchmark_updates
+from fbrc_agent.networks import behavior_network
+from tests.helpers import tiny_runs
+
+
+def refusal(capsys, *arguments):
+    """Runs a benchmark that must be refused; returns its sentence."""
+    assert tiny_runs.run_command("benchmark", *arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1, captured.err
+    return captured.err.strip()
+
+
+def test_operations_of_an_update():
+    """One example, two observations, one action, layers of three and four units.
+
+    Layers of the offset: 3x3, 3x4, 4x1 = 9 + 12 + 4, the action's part of the first 1x3 = 3; of
+    the actor: 2x3, 3x4, 4x2 = 6 + 12 + 8; of mu, two components: 2x5, 5x6 = 10 + 30.
+    """
+    critic_loss = 26 + 2 * 40 + 2 * 25 + 2 * (25 + 25 + 16)
+    forward, gradient, chain, kernels = 9 + 12, 12 + 3, 3, 12 + 3
+    penalty = 26 + 2 * (forward + gradient + chain + kernels)
+    actor_loss = 2 * (25 + 19) + 26 + 20
+    flops = 2 * (critic_loss + penalty + actor_loss + 26)
+    assert flops == 1164
+    sizes = 2, 1, (3, 4), (3, 4), (5,), 2
+    assert benchmark_updates.update_flops(*sizes) == flops
+    assert benchmark_updates.update_flops(*sizes, share_actor_sample=True) == flops - 2 * 26
+    shared = flops - 2 * 2 * (25 + 19) + 2 * 2 * 4
+    assert benchmark_updates.update_flops(*sizes, share_critic_pass=True) == shared
+
+
+def test_operations_grow_with_the_batch():
+    layers = {"offset_layers": (8,), "actor_layers": (8,), "behavior_layers": (8,)}
+    one = benchmark_updates.update_flops(3, 2, **layers, num_components=1)
+    assert benchmark_updates.update_flops(3, 2, **layers, num_components=1, batch_size=7) == 7 * one
+
+
+def make_behavior_agent(data):
+    tf.keras.utils.set_random_seed(0)
+    mu = behavior_network.MixtureBehaviorNetwork(
+        data.time_step_spec.observation, data.action_spec, fc_layer_params=(4,)
+    )
+    return behavior_agent.BehaviorAgent(
+        data.time_step_spec,
+        data.action_spec,
+        behavior_network=mu,
+        optimizer=tf.keras.optimizers.legacy.Adam(1e-2),
+        train_step_counter=tf.Variable(0, dtype=tf.int64),
+        seed=0,
+    )
+
+
+def test_a_call_makes_as_many_updates_as_it_counts():
+    sizes = benchmark_io.Sizes(observation_size=3, action_size=1)
+    data = benchmark_io.synthetic_data(sizes, rows=32)
+    batch = next(iter(batches.make_tf_dataset(data, 32, seed=0)))[0]
+    looped, called = make_behavior_agent(data), make_behavior_agent(data)
+    before = [variable.numpy() for variable in called.behavior_network.variables]
+    benchmark_updates.updates_in_one_call(looped, 3)(batch)
+    for _ in range(3):
+        called.train(batch)
+    assert looped.train_step_counter.numpy() == called.train_step_counter.numpy() == 3
+    for old, one, other in zip(
+        before, looped.behavior_network.variables, called.behavior_network.variables
+    ):
+        assert not np.allclose(old, other, atol=1e-3)
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_rates_count_updates_whatever_a_call_makes(monkeypatch):
+    counters, names = [], []
+
+    def make_agent(name, data):
+        names.append(name)
+        agent = make_behavior_agent(data)
+        counters.append(agent.train_step_counter)
+        return agent
+
+    def one_call_a_second(function, seconds):
+        function()
+        return 1.0
+
+    monkeypatch.setattr(benchmark_updates, "_make_agent", make_agent)
+    monkeypatch.setattr(benchmark_updates, "rate", one_call_a_second)
+    sizes = benchmark_io.Sizes(observation_size=3, action_size=1, batch_size=32, updates_per_call=5)
+    contenders = benchmark_updates.make_updates(sizes, ["behavior", "behavior_calls"])
+    assert names == ["behavior", "behavior"]
+    before = [int(counter) for counter in counters]
+    assert contenders["behavior"]() == {"behavior_updates_per_second": 5.0}
+    assert contenders["behavior_calls"]() == {"behavior_calls_updates_per_second": 1.0}
+    assert [int(counter) - old for counter, old in zip(counters, before)] == [5, 1]
+
+
+def test_rounds_alternate():
+    calls = []
+
+    def contender(name):
+        return lambda: calls.append(name) or {name: len(calls)}
+
+    numbers = benchmark.measure("group", {name: contender(name) for name in "ab"}, rounds=2)
+    assert calls == ["a", "b", "b", "a"]
+    assert numbers == {"a": [1, 4], "b": [2, 3]}
+
+
+@pytest.mark.parametrize(
+    "rate, met", [(1.0, "yes"), (0.99, "minimum"), (0.85, "minimum"), (0.84, "no")]
+)
+def test_a_goal_with_a_minimum(rate, met):
+    row = benchmark_rows.select_rows(["fbrc_to_sac"])[0]
+    rounds = {"fbrc_updates_per_second": [rate], "sac_updates_per_second": [1.0]}
+    assert benchmark_rows.row_result(row, rounds)["met"] == met
+
+
+@pytest.mark.parametrize("seconds, met", [(1.3, "yes"), (1.31, "no")])
+def test_a_goal_that_is_an_upper_bound(seconds, met):
+    row = benchmark_rows.select_rows(["loading"])[0]
+    rounds = {"load_seconds": [seconds], "h5py_seconds": [1.0]}
+    assert benchmark_rows.row_result(row, rounds)["met"] == met
+
+
+def test_a_ratio_is_the_median_of_the_rounds_ratios():
+    row = benchmark_rows.select_rows(["fbrc_to_sac"])[0]
+    rounds = {
+        "fbrc_updates_per_second": [1.0, 20.0, 30.0],
+        "sac_updates_per_second": [1.0, 10.0, 10.0],
+    }
+    result = benchmark_rows.row_result(row, rounds)
+    assert (result["value"], result["quartiles"]) == (2.0, [1.5, 2.5])
+
+
+def test_the_ceiling_is_the_faster_way_of_multiplying():
+    row = benchmark_rows.select_rows(["gemm_share"])[0]
+    rounds = {
+        "one_product_flops": [50.0, 50.0],
+        "product_per_core_flops": [100.0, 80.0],
+        "flop_per_update": [2.0, 2.0],
+        "fbrc_updates_per_second": [20.0, 30.0],
+    }
+    assert benchmark_rows.row_result(row, rounds)["values"] == [0.4, 0.75]
+
+
+def test_peak_memory_sees_what_was_freed():
+    before = benchmark_io.peak_bytes()
+    resident = pathlib.Path("/proc/self/statm").read_text().split()[1]
+    missing = before - int(resident) * os.sysconf("SC_PAGE_SIZE")
+    block = b"1" * (missing + 50_000_000)
+    del block
+    assert benchmark_io.peak_bytes() > before + 25_000_000
+
+
+def test_a_quick_run(tmp_path, capsys):
+    output = tmp_path / "result.json"
+    names = ["behavior_to_fbrc", "evaluation", "loading"]
+    arguments = ["--quick", "--rounds", 2, "--only", *names, "--output", output]
+    assert tiny_runs.run_command("benchmark", *arguments) == 0
+    result = json.loads(output.read_text())
+    rows = result["rows"]
+    assert [row["name"] for row in rows] == names
+    numbers = [number for row in rows for number in (row["value"], *row["quartiles"])]
+    assert all(math.isfinite(number) and number > 0 for number in numbers)
+    assert {len(v) for group in result["rounds"].values() for v in group.values()} == {2}
+    assert list(tmp_path.iterdir()) == [output]
+    lines = capsys.readouterr().out.splitlines()
+    assert [word.strip() for word in lines[0].split("|")] == ["what", "measured", "goal", "met"]
+    assert [line.split(":")[0] for line in lines[2:5]] == names
+    assert f"tensorflow {result['versions']['tensorflow']}" in "\n".join(lines)
+
+
+@pytest.mark.slow
+def test_a_quick_run_measures_every_row(tmp_path):
+    output = tmp_path / "result.json"
+    assert tiny_runs.run_command("benchmark", "--quick", "--rounds", 1, "--output", output) == 0
+    values = {row["name"]: row["value"] for row in json.loads(output.read_text())["rows"]}
+    assert list(values) == [row.name for row in benchmark_rows.ROWS]
+    assert all(math.isfinite(value) and value > 0 for value in values.values())
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            ["--only", "loading", "fbrc_to_dqn"],
+            "--only fbrc_to_dqn: there is no such row; the rows",
+        ),
+        (["--rounds", "0"], "--rounds is 0; it must be 1 or more."),
+        (["--intra_op_threads", "0"], "--intra_op_threads is 0; it must be 1 or more."),
+        (["--inter_op_threads", "-1"], "--inter_op_threads is -1; it must be 1 or more."),
+    ],
+)
+def test_wrong_flags(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert refusal(capsys, *arguments).startswith(f"benchmark: {message}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_in_a_missing_directory(tmp_path, capsys):
+    path = tmp_path / "none" / "result.json"
+    assert f"there is no directory {path.parent}." in refusal(capsys, "--output", path)
+
+
+def test_output_that_is_a_directory(tmp_path, capsys):
+    error = refusal(capsys, "--output", tmp_path)
+    assert error == f"benchmark: --output {tmp_path}: is a directory; give the name of a JSON file."

@@ -1,0 +1,177 @@
+"""The picture of runs."""
+
+import json
+import shutil
+
+import matplotlib
+import matplotlib.image
+import numpy as np
+import pytest
+
+from fbrc_agent.experiments import plot
+from fbrc_agent.utils.errors import InputError
+from tests.helpers import tiny_runs
+
+
+def write_run(root_dir, task="Pendulum-v1", seed=0, checksum="c", lines=()):
+    root_dir.mkdir()
+    data = {
+        "source": f"{checksum}.hdf5",
+        "checksum": checksum,
+        "transitions": 600,
+        "return_mean": -1200.0,
+    }
+    identity = {"task": task, "seed": seed, "batch_size": 32, "data": data}
+    (root_dir / "run.json").write_text(json.dumps(identity))
+    content = "".join(json.dumps(line) + "\n" for line in lines)
+    (root_dir / "metrics.jsonl").write_text(content)
+    return str(root_dir)
+
+
+def returns(*values):
+    return [{"stage": "fbrc", "step": 10 * i, "return_mean": v} for i, v in enumerate(values, 1)]
+
+
+def draw(*root_dirs):
+    """Returns the figure before it is written."""
+    return plot._draw([plot._read(root_dir) for root_dir in root_dirs])
+
+
+def panel(figure, title):
+    (axes,) = [axes for axes in figure.axes if axes.get_title() == title]
+    return axes
+
+
+def labels(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_picture_is_written_beside_the_metrics(tiny_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    before = set(run.rglob("*"))
+    assert plot.plot([str(run)]) == str(run / "curves.png")
+    assert set(run.rglob("*")) == before | {run / "curves.png"}
+    image = matplotlib.image.imread(run / "curves.png")
+    assert image.shape == (825, 1600, 4)
+    # Not blank: every quarter of the picture has ink.
+    for quarter in (image[:410, :800], image[:410, 800:], image[410:, :800], image[410:, 800:]):
+        assert quarter[..., :3].std() > 0.05
+
+
+def test_backend_of_matplotlib_is_left_alone(tiny_run, tmp_path):
+    before = matplotlib.rcParams._get_backend_or_none()
+    plot.plot([str(tiny_run)], str(tmp_path / "x.png"))
+    assert matplotlib.rcParams._get_backend_or_none() == before
+
+
+def test_picture_replaces_an_older_one_whole(tiny_run, tmp_path):
+    output = tmp_path / "x.png"
+    output.write_bytes(b"old")
+    plot.plot([str(tiny_run)], str(output))
+    assert list(tmp_path.iterdir()) == [output]
+    assert output.read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_run_shows_its_numbers(tiny_run):
+    figure = draw(str(tiny_run))
+    lines = [line for line in tiny_runs.read_lines(tiny_run) if line["stage"] == "fbrc"]
+    evaluations = [line for line in lines if "returns" in line]
+    curve = panel(figure, "Evaluation return").get_lines()[0]
+    np.testing.assert_array_equal(curve.get_xdata(), [10, 20])
+    np.testing.assert_array_equal(curve.get_ydata(), [r["return_mean"] for r in evaluations])
+    measured = [line for line in lines if "critic_loss" in line]
+    for title, names in [
+        ("Losses", ["critic_loss"]),
+        ("Action gradients", ["offset_gradient_norm", "behavior_gradient_norm"]),
+        ("Value of actions", ["q_policy", "q_data"]),
+        ("Policy entropy", ["entropy"]),
+        ("Policy temperature", ["alpha"]),
+    ]:
+        for name, curve in zip(names, panel(figure, title).get_lines()):
+            np.testing.assert_array_equal(curve.get_ydata(), [r[name] for r in measured])
+
+
+def test_one_run_names_task_data_and_levels(tiny_run):
+    figure = draw(str(tiny_run))
+    identity = json.loads((tiny_run / "run.json").read_text())
+    title = figure._suptitle.get_text()
+    for part in ("Pendulum-v1", identity["data"]["source"], "597 transitions", "seed: 0"):
+        assert part in title
+    behavior = json.loads((tiny_run / "result.json").read_text())["stages"]["behavior"]
+    assert labels(panel(figure, "Evaluation return")) == [
+        "F-BRC",
+        f"mean of the data: {identity['data']['return_mean']:.1f}",
+        f"behavior policy: {behavior['return_mean']:.1f}",
+    ]
+    assert all(axes.get_xlabel() == "updates" for axes in figure.axes if axes.get_title())
+
+
+def test_seeds_are_averaged_where_all_have_values(tmp_path):
+    first = write_run(tmp_path / "a", seed=0, lines=returns(-900.0, -500.0, -100.0))
+    second = write_run(tmp_path / "b", seed=1, lines=returns(-700.0, -200.0))
+    axes = panel(draw(first, second), "Evaluation return")
+    curves = [line.get_ydata() for line in axes.get_lines()]
+    np.testing.assert_array_equal(curves[0], [-900.0, -500.0, -100.0])
+    np.testing.assert_array_equal(curves[1], [-700.0, -200.0])
+    np.testing.assert_array_equal(curves[2], [-800.0, -350.0])
+    band = axes.collections[0].get_paths()[0].vertices
+    assert {(10, -900), (10, -700), (20, -500), (20, -200)} <= {tuple(v) for v in band}
+    assert labels(axes)[:2] == ["lowest to highest seed", "F-BRC, mean of 2 seeds"]
+
+
+def test_right_axis_is_the_normalized_score(tmp_path):
+    root_dir = write_run(tmp_path / "a", task="Hopper-v4", lines=returns(0.0, 3000.0))
+    figure = draw(root_dir)
+    axes = panel(figure, "Evaluation return")
+    (right,) = axes.child_axes
+    axes.set_ylim(-20.272305, 3234.3)  # D4RL's random and expert returns of Hopper.
+    right.apply_aspect()  # Takes the limits over.
+    assert right.get_ylabel() == "normalized score"
+    assert right.get_ylim() == pytest.approx((0.0, 100.0), abs=1e-4)
+
+
+def test_run_in_its_first_stage_is_plotted(tmp_path):
+    lines = [{"stage": "behavior", "step": 10, "log_prob": -1.0, "entropy": 1.0}]
+    root_dir = write_run(tmp_path / "a", lines=lines)
+    assert plot.plot([root_dir]) == f"{root_dir}/curves.png"
+
+
+def test_numbers_that_are_not_finite_are_gaps(tmp_path):
+    root_dir = write_run(tmp_path / "a", lines=returns(-900.0, "nan", "inf"))
+    curve = panel(draw(root_dir), "Evaluation return").get_lines()[0]
+    np.testing.assert_array_equal(curve.get_ydata(), [-900.0, np.nan, np.nan])
+    plot.plot([root_dir])
+
+
+def test_behavior_policy_of_another_run_is_taken_from_the_result(tmp_path):
+    root_dir = write_run(tmp_path / "a", lines=returns(-900.0))
+    result = {"stages": {"behavior": {"return_mean": -777.0}}}
+    (tmp_path / "a" / "result.json").write_text(json.dumps(result))
+    assert "behavior policy: -777.0" in labels(panel(draw(root_dir), "Evaluation return"))
+
+
+def test_directory_without_a_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match="holds no run: there is no .*run.json"):
+        plot.plot([str(tmp_path)])
+
+
+def test_run_without_lines_is_refused(tmp_path):
+    root_dir = write_run(tmp_path / "a")
+    with pytest.raises(InputError, match="has no line yet"):
+        plot.plot([root_dir])
+    (tmp_path / "a" / "metrics.jsonl").unlink()
+    with pytest.raises(InputError, match="has no line yet"):
+        plot.plot([root_dir])
+
+
+@pytest.mark.parametrize(
+    "difference, message",
+    [({"task": "Hopper-v4"}, "one task together"), ({"checksum": "d"}, "one data set together")],
+)
+def test_runs_of_different_settings_are_refused(tmp_path, difference, message):
+    first = write_run(tmp_path / "a", lines=returns(1.0))
+    second = write_run(tmp_path / "b", lines=returns(1.0), **difference)
+    with pytest.raises(InputError, match=message):
+        plot.plot([first, second], str(tmp_path / "x.png"))
+    assert not (tmp_path / "x.png").exists()

@@ -1,0 +1,378 @@
+"""The experiments of training runs: what a grid runs, what it leaves alone, what it reports."""
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+import matplotlib.image
+import pytest
+
+from fbrc_agent.environments import d4rl
+from fbrc_agent.experiments import grid, processes, runs, summaries
+from fbrc_agent.utils import run_lock
+from fbrc_agent.utils.errors import InputError
+from tests.helpers import tiny_runs
+
+TASK, DATA = "Pendulum-v1", "embedded:pendulum-medium-replay"
+STEPS = 400
+RANDOM, EXPERT = d4rl.get_task(TASK).reference_scores
+
+
+def make_sizes(root_dir, **changes):
+    values = {
+        "tasks": {TASK: DATA},
+        "seeds": 2,
+        "behavior_steps": 20,
+        "fbrc_steps": STEPS,
+        "eval_interval": 100,
+        "num_eval_episodes": 1,
+        **changes,
+    }
+    return grid.grid(root_dir=str(root_dir), quick=False, default_tasks={}, **values)
+
+
+def write_run(directory, seed, records, steps=STEPS, behavior_steps=20):
+    """Writes what a complete run leaves, with these metrics."""
+    directory.mkdir(parents=True)
+    data = {
+        "source": DATA,
+        "checksum": "0",
+        "transitions": 100,
+        "episodes": 4,
+        "return_mean": RANDOM + 0.25 * (EXPERT - RANDOM),
+    }
+    identity = {"task": TASK, "seed": seed, "batch_size": 32, "data": data}
+    stages = {"behavior": {"steps": behavior_steps}, "fbrc": {"steps": steps}}
+    (directory / "run.json").write_text(json.dumps(identity))
+    (directory / "result.json").write_text(json.dumps({"stages": stages}))
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+
+
+def evaluation(step, score, stage="fbrc"):
+    return {"stage": stage, "step": step, "returns": [0.0], "normalized_score": score}
+
+
+def write_setting(runs_dir, name, scores_by_seed, density="density-mixture", density_score=40.0):
+    for seed, scores in enumerate(scores_by_seed):
+        records = [evaluation(100 * (i + 1), score) for i, score in enumerate(scores)]
+        write_run(runs_dir / TASK / name / f"seed{seed}", seed, records)
+        fitted = runs_dir / TASK / density / f"seed{seed}"
+        if not fitted.exists():
+            fit = {"stage": "behavior", "step": 20, "log_prob": 1.5 + seed}
+            write_run(fitted, seed, [fit, evaluation(20, density_score, "behavior")], steps=0)
+
+
+def run_with_sizes(run, root_dir, **changes):
+    sizes = make_sizes(root_dir, **changes)
+    bindings = [
+        f"grid.{name} = {getattr(sizes, name)!r}"
+        for name in ("tasks", "seeds", "behavior_steps", "fbrc_steps", "eval_interval")
+    ]
+    return tiny_runs.run_command(
+        "reproduce", run, "--root_dir", root_dir, "--gin_bindings", *bindings,
+        f"grid.num_eval_episodes = {sizes.num_eval_episodes}",
+    )  # fmt: skip
+
+
+def cells_by_setting(root_dir, name):
+    numbers = json.loads((root_dir / f"{name}.json").read_text())
+    return {cell["setting"]: cell for cell in numbers["cells"]}
+
+
+# What is reported of runs that are there: no process is started.
+
+
+@pytest.fixture
+def complete_lambda(tmp_path):
+    """Runs of two seeds for each weight; six evaluations of 0.1, so that five are the last."""
+    root_dir = tmp_path / "lambda"
+    runs_dir = root_dir / "runs"
+    write_setting(runs_dir, "fbrc", [[0.0, 50.0, 60.0, 70.0], [10.0, 52.0, 64.0, 78.0]])
+    write_setting(runs_dir, "lambda-0", [[30.0, 20.0, 10.0, 0.0], [30.0, 30.0, 30.0, 30.0]])
+    write_setting(runs_dir, "lambda-1", [[40.0] * 4, [44.0] * 4])
+    return root_dir
+
+
+def test_scores_are_those_of_the_metrics(complete_lambda):
+    assert run_with_sizes("lambda", complete_lambda) == 0
+    fbrc = cells_by_setting(complete_lambda, "lambda")["fbrc"]
+    # Last: 70 and 78. All four are among the last five: 180 / 4 and 204 / 4.
+    assert fbrc["last_score"] == {"mean": 74.0, "std": pytest.approx(32.0**0.5), "n": 2}
+    assert [run["mean_of_last_scores"] for run in fbrc["runs"]] == [45.0, 51.0]
+    assert fbrc["runs"][1]["evaluations"] == {
+        "steps": [100, 200, 300, 400],
+        "scores": [10.0, 52.0, 64.0, 78.0],
+    }
+
+
+def test_only_the_last_five_evaluations_are_averaged(complete_lambda):
+    directory = complete_lambda / "runs" / TASK / "fbrc" / "seed0"
+    scores = [1000.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    lines = [json.dumps(evaluation(50 * (i + 1), score)) for i, score in enumerate(scores)]
+    (directory / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    assert run_with_sizes("lambda", complete_lambda) == 0
+    run = cells_by_setting(complete_lambda, "lambda")["fbrc"]["runs"][0]
+    assert run["mean_of_last_scores"] == 3.0
+
+
+def test_evaluations_beyond_the_asked_updates_do_not_count(complete_lambda):
+    assert run_with_sizes("lambda", complete_lambda, fbrc_steps=200) == 0
+    fbrc = cells_by_setting(complete_lambda, "lambda")["fbrc"]
+    assert [run["last_score"] for run in fbrc["runs"]] == [50.0, 52.0]
+
+
+def test_collapse_and_divergence_are_told(complete_lambda):
+    log = complete_lambda / "runs" / TASK / "lambda-0" / "seed1" / "train.log"
+    log.write_text("warning: the critic diverges: at step 300 of the fbrc stage its mean |Q| is\n")
+    assert run_with_sizes("lambda", complete_lambda) == 0
+    without = cells_by_setting(complete_lambda, "lambda")["lambda-0"]["runs"]
+    # Half of the density's 40; the means are 15 and 30.
+    assert [run["collapsed"] for run in without] == [True, False]
+    assert [run["critic_diverged_at"] for run in without] == [None, 300]
+    page = (complete_lambda / "README.md").read_text()
+    assert "collapsed (seed 0), critic diverged by step 300 (seed 1)" in page
+
+
+def test_a_run_that_ended_in_nan_counts_with_its_evaluations_before(complete_lambda):
+    directory = complete_lambda / "runs" / TASK / "lambda-0" / "seed0"
+    (directory / "result.json").unlink()
+    (directory / "failed.json").write_text(json.dumps({"step": 250, "message": "nan"}))
+    records = [evaluation(100, 30.0), evaluation(200, 20.0)]
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    assert run_with_sizes("lambda", complete_lambda) == 0
+    run = cells_by_setting(complete_lambda, "lambda")["lambda-0"]["runs"][0]
+    assert (run["nan_step"], run["last_score"]) == (250, 20.0)
+    page = (complete_lambda / "README.md").read_text()
+    assert "NaN at step 250 (seed 0)" in page
+
+
+def test_page_tells_data_seeds_and_the_command(complete_lambda):
+    assert run_with_sizes("lambda", complete_lambda) == 0
+    page = (complete_lambda / "README.md").read_text()
+    assert f"{DATA}, 100 transitions, 4 episodes, mean score 25.0; not the task's D4RL file" in page
+    assert "| Pendulum-v1 | λ = 0.1 | 74.0 ± 5.7 " in page
+    assert "| 70.0, 78.0 " in page
+    assert f"bin/reproduce lambda --root_dir {complete_lambda} --gin_bindings" in page
+    assert '"grid.fbrc_steps = 400"' in page
+    assert "the full setting, with the values of the command in place. Versions" in page
+
+
+def test_picture_has_a_panel_for_each_task(complete_lambda, tmp_path):
+    assert run_with_sizes("lambda", complete_lambda) == 0
+    image = matplotlib.image.imread(complete_lambda / "lambda.png")
+    assert image.shape[1] > 800
+    assert image[..., :3].std() > 0.05
+
+
+def test_norms_are_those_of_the_runs_of_lambda(tmp_path):
+    runs_dir = tmp_path / "runs"
+    write_setting(runs_dir, "fbrc", [[50.0]])
+    write_setting(runs_dir, "lambda-0", [[50.0]])
+    records = [
+        {"stage": "fbrc", "step": i, "offset_gradient_norm": o, "behavior_gradient_norm": b}
+        for i, (o, b) in enumerate([(90.0, 1.0), (1.0, 2.0), (2.0, 2.0), (3.0, 2.0), (4.0, 2.0)], 1)
+    ] + [{"stage": "fbrc", "step": 6, "offset_gradient_norm": "inf", "behavior_gradient_norm": 7.0}]
+    path = runs_dir / TASK / "lambda-0" / "seed0" / "metrics.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in records))
+    assert run_with_sizes("norms", tmp_path, seeds=1) == 0
+    (norms,) = cells_by_setting(tmp_path, "norms")["lambda-0"]["gradient_norms"]
+    assert norms["offset_gradient_norm"] == {
+        "values": [90.0, 1.0, 2.0, 3.0, 4.0, None],
+        "mean_of_last": 20.0,
+        "largest": 90.0,
+    }
+    assert norms["behavior_gradient_norm"]["mean_of_last"] == 3.0
+
+
+def test_density_reports_likelihood_and_scores_of_each_density(tmp_path):
+    runs_dir = tmp_path / "runs"
+    write_setting(runs_dir, "fbrc", [[50.0], [60.0]])
+    write_setting(runs_dir, "gaussian", [[30.0], [30.0]], "density-gaussian", 20.0)
+    write_setting(runs_dir, "joint", [[70.0], [70.0]], "density-joint", 45.0)
+    assert run_with_sizes("density", tmp_path) == 0
+    cells = cells_by_setting(tmp_path, "density")
+    assert {name: cell["density_score"]["mean"] for name, cell in cells.items()} == {
+        "fbrc": 40.0,
+        "gaussian": 20.0,
+        "joint": 45.0,
+    }
+    likelihood = cells["fbrc"]["log_likelihood"]
+    assert likelihood == {"mean": 2.0, "std": statistics.stdev([1.5, 2.5]), "n": 2}
+
+
+def test_sharing_compares_one_critic_pass_with_gin_as_it_is(tmp_path):
+    runs_dir = tmp_path / "runs"
+    write_setting(runs_dir, "fbrc", [[50.0], [60.0]])
+    write_setting(runs_dir, "shared-pass", [[40.0], [44.0]])
+    assert run_with_sizes("sharing", tmp_path) == 0
+    cells = cells_by_setting(tmp_path, "sharing")
+    assert {
+        name: (cell["bindings"], cell["last_score"]["mean"]) for name, cell in cells.items()
+    } == {
+        "fbrc": ([], 55.0),
+        "shared-pass": (["FbrcAgent.share_critic_pass = True"], 42.0),
+    }
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    "binding, message",
+    [
+        ("grid.tasks = 'hopper-medium-v2'", "it must name the data of each task"),
+        ("grid.tasks = {'hopper-medium-v2': 3}", "it must name the data of each task"),
+        ("grid.tasks = {'antmaze-umaze-v0': None}", "no environment to evaluate"),
+        ("grid.seeds = 0", "grid.seeds is 0; it must be an integer of 1 or more"),
+        ("grid.eval_interval = 0.5", "grid.eval_interval is 0.5; it must be an integer of 0"),
+        ("grid.bindings = 'SEED = 1'", "it must be a list of gin bindings"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused_in_one_sentence(tmp_path, capsys, binding, message):
+    code = tiny_runs.run_command(
+        *("reproduce", "lambda", "--quick", "--root_dir", tmp_path, "--gin_bindings", binding)
+    )
+    error = capsys.readouterr().err
+    assert code == 2
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_directory_with_other_bindings_is_refused(complete_lambda):
+    directory = complete_lambda / "runs" / TASK / "fbrc" / "seed1"
+    sizes = make_sizes(complete_lambda)
+    (directory / "settings.json").write_text('{"bindings": ["SEED = 7"]}')
+    with pytest.raises(InputError, match=r"fbrc/seed1 holds a run with \['SEED = 7'\], not \["):
+        grid.run_grid([runs.FBRC], sizes)
+
+
+# What processes do.
+
+
+NETWORKS = (
+    "BATCH_SIZE = 32",
+    "MixtureBehaviorNetwork.fc_layer_params = (8,)",
+    "create_offset_network.fc_layer_params = (8,)",
+    "create_actor_network.fc_layer_params = (8,)",
+)
+NAN = grid.Setting("nan", "a rate beyond all", ("critic/Adam.learning_rate = 1e30",))
+
+
+@pytest.fixture(scope="module")
+def run_grid(tmp_path_factory):
+    """A grid of real runs: its sizes and cells."""
+    root_dir = tmp_path_factory.mktemp("grid")
+    sizes = make_sizes(
+        root_dir, seeds=1, fbrc_steps=20, eval_interval=10, num_jobs=2, bindings=NETWORKS
+    )
+    return sizes, grid.run_grid([runs.FBRC, NAN], sizes)
+
+
+def test_cells_are_runs_with_the_density_of_the_grid(run_grid):
+    sizes, (fbrc, _) = run_grid
+    assert fbrc.run.is_complete()
+    lines = tiny_runs.read_lines(fbrc.run.root_dir)
+    assert {line["stage"] for line in lines} == {"fbrc"}
+    config = open(os.path.join(fbrc.run.root_dir, "operative_config.gin"), encoding="utf-8").read()
+    density = os.path.join(sizes.runs_dir, TASK, "density-mixture", "seed0", "behavior")
+    assert f"train.behavior_dir = '{density}'" in config
+
+
+def test_numbers_of_a_run_are_those_of_its_metrics(run_grid):
+    _, (fbrc, _) = run_grid
+    numbers = summaries.cell_numbers([summaries.read(fbrc)])
+    lines = tiny_runs.read_lines(fbrc.run.root_dir)
+    returns = [(r["step"], sum(r["returns"]) / len(r["returns"])) for r in lines if "returns" in r]
+    assert numbers["runs"][0]["evaluations"] == {
+        "steps": [10, 20],
+        "scores": pytest.approx([100 * (r - RANDOM) / (EXPERT - RANDOM) for _, r in returns]),
+    }
+    fitted = tiny_runs.read_lines(os.path.join(os.path.dirname(fbrc.run.density.root_dir), "seed0"))
+    last = [r["log_prob"] for r in fitted if r["stage"] == "behavior" and "log_prob" in r][-1]
+    assert numbers["log_likelihood"]["mean"] == last
+
+
+def test_numbers_that_went_bad_are_an_outcome(run_grid):
+    _, (_, bad) = run_grid
+    outcome = summaries.read(bad)
+    assert 1 <= outcome.nan_step <= 20
+    assert f"at step {outcome.nan_step} of the fbrc stage" in bad.run.failure()["message"]
+    assert not bad.run.is_complete()
+
+
+def test_a_second_call_leaves_what_is_done_alone(run_grid):
+    sizes, cells = run_grid
+    before = tiny_runs.read_files(sizes.runs_dir)
+    again = grid.run_grid([runs.FBRC, NAN], sizes)
+    assert tiny_runs.read_files(sizes.runs_dir) == before
+    assert [cell.run.root_dir for cell in again] == [cell.run.root_dir for cell in cells]
+
+
+def test_a_score_is_shown_though_its_step_was_logged_before(tmp_path, capsys):
+    run = processes.Run(str(tmp_path / "run"), "a run", (), STEPS, density=None)
+    lines = [{**evaluation(100, 20.0), "stage": "behavior"}]
+    write_run(tmp_path / "run", 0, lines)
+    progress = processes._Progress([run], [run])
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    shown = []
+    for line in [{"step": 200, "behavior_loss": 1.0}, evaluation(200, 30.0), {"step": 250}]:
+        lines.append({**line, "stage": "behavior"})
+        metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        progress.show([run])
+        shown.append(progress._bar.postfix)
+    progress.close()
+    assert shown == [None, "a run: score 30.0", "a run: score 30.0"]
+    assert "a run: score 30.0" in capsys.readouterr().err
+
+
+def test_a_killed_run_that_goes_back_to_its_checkpoint_is_shown_at_no_rate(tmp_path):
+    run = processes.Run(str(tmp_path / "run"), "a run", (), STEPS, density=None)
+    write_run(tmp_path / "run", 0, [{**evaluation(300, 20.0), "stage": "behavior"}])
+    progress = processes._Progress([run], [run])
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    for step, done in [(200, 0), (250, 50)]:
+        metrics.write_text(json.dumps({**evaluation(step, 20.0), "stage": "behavior"}) + "\n")
+        progress.show([run])
+        assert progress._bar.n == step
+        assert progress._bar.n - progress._bar.initial == done
+    progress.close()
+
+
+def test_a_run_that_fails_ends_the_experiment_with_its_log(tmp_path):
+    sizes = make_sizes(tmp_path, tasks={TASK: str(tmp_path / "none.hdf5")}, seeds=1)
+    with pytest.raises(InputError) as error:
+        grid.run_grid([runs.FBRC], sizes)
+    log = tmp_path / "runs" / TASK / "density-mixture" / "seed0" / "train.log"
+    assert str(error.value).startswith(
+        f"{TASK}, density-mixture, seed 0: the run ended with exit code 2 (train: "
+    )
+    assert str(error.value).endswith(f"its log is {log}.")
+    assert "none.hdf5" in log.read_text()
+    assert not (tmp_path / "runs" / TASK / "fbrc").exists()
+
+
+@pytest.mark.slow
+def test_a_signal_saves_the_runs_and_ends_the_experiment(tmp_path):
+    bindings = [
+        f"grid.bindings = {NETWORKS!r}",
+        "grid.seeds = 1",
+        "grid.behavior_steps = 1000000",
+        "grid.num_jobs = 1",
+    ]
+    command = [sys.executable, "-m", "fbrc_agent.cli", "reproduce", "norms", "--quick"]
+    command += ["--root_dir", str(tmp_path), "--gin_bindings", *bindings]
+    parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    directory = tmp_path / "runs" / TASK / "density-mixture" / "seed0"
+    while not tiny_runs.read_lines(directory):
+        assert parent.poll() is None, parent.stderr.read()
+        time.sleep(0.2)
+    parent.send_signal(signal.SIGTERM)
+    assert parent.wait() == 128 + signal.SIGTERM
+    assert "terminated; the same command continues" in (directory / "train.log").read_text()
+    assert list((directory / "behavior").rglob("ckpt-*.index"))
+    with run_lock.hold(str(directory)):  # Its process has ended.
+        pass

@@ -1,0 +1,495 @@
+"""Checkpoints: a damaged one is moved aside for the newest whole one, a foreign one is refused."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import time_step as ts
+from tf_agents.utils import common
+
+from fbrc_agent.agents import behavior as behavior_agent
+from fbrc_agent.datasets import offline_data
+from fbrc_agent.networks import behavior_network
+from fbrc_agent.training import checkpoints, fitted_behavior, stage
+from fbrc_agent.utils import signals
+from fbrc_agent.utils.errors import InputError
+from tests.helpers import tiny_runs
+
+IDENTITY = {"stage": "behavior", "task": "Pendulum-v1", "seed": 0, "data checksum": "abc"}
+DATA, INDEX, MANIFEST = "data-00000-of-00001", "index", "manifest.json"
+BOUNDED_ACTION = tensor_spec.BoundedTensorSpec([1], tf.float32, -2.0, 2.0)
+
+
+def make_agent(fc_layer_params=(8,), observation_size=3):
+    observation = tf.TensorSpec([observation_size], tf.float32)
+    return behavior_agent.BehaviorAgent(
+        ts.time_step_spec(observation),
+        BOUNDED_ACTION,
+        behavior_network.MixtureBehaviorNetwork(
+            observation, BOUNDED_ACTION, fc_layer_params=fc_layer_params
+        ),
+        tf.keras.optimizers.legacy.Adam(1e-3),
+        tf.keras.optimizers.legacy.Adam(1e-3),
+        train_step_counter=tf.Variable(0, dtype=tf.int64),
+    )
+
+
+def make_learner(directory, agent, keep=3):
+    """Returns what restores and saves as TF-Agents' Learner does, without its training."""
+    step = agent.train_step_counter
+    checkpointer = common.Checkpointer(
+        str(directory), max_to_keep=keep + 1, agent=agent, train_step=step
+    )
+    checkpointer.initialize_or_restore()
+
+    variables = agent._behavior_network.trainable_variables
+
+    def save(value, force_trigger=False):
+        step.assign(value)
+        agent._optimizer.apply_gradients([(tf.ones_like(v), v) for v in variables])
+        checkpointer.save(step)
+
+    return checkpoints.sealing(save, str(directory), IDENTITY, keep)
+
+
+def restored_step(directory):
+    """Returns the step that a Learner made after `prepare` goes on from."""
+    agent = make_agent()
+    checkpoints.prepare(str(directory), agent, IDENTITY)
+    make_learner(directory, agent)
+    return int(agent.train_step_counter.numpy())
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("saved") / "checkpoints"
+    trigger = make_learner(directory, make_agent())
+    for step in (10, 20, 30, 40):
+        trigger(step)
+    return directory
+
+
+@pytest.fixture
+def directory(saved, tmp_path):
+    """A copy of a directory with the checkpoints 20, 30 and 40."""
+    return shutil.copytree(saved, tmp_path / "checkpoints")
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+
+
+DAMAGES = {"truncated": truncate, "flipped": flip_byte, "deleted": os.remove}
+
+
+def read_files(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+# What is kept.
+
+
+def test_last_checkpoints_are_kept_with_their_manifests(saved):
+    assert {path.name for path in saved.iterdir()} == {
+        "checkpoint",
+        *(f"ckpt-{step}.{kind}" for step in (20, 30, 40) for kind in (DATA, INDEX, MANIFEST)),
+    }
+
+
+def test_manifest_says_what_the_checkpoint_is(saved):
+    manifest = json.loads((saved / f"ckpt-40.{MANIFEST}").read_text())
+    assert manifest["step"] == 40
+    assert manifest["identity"] == IDENTITY
+    assert set(manifest["files"]) == {f"ckpt-40.{DATA}", f"ckpt-40.{INDEX}"}
+    kernel = "agent/_behavior_network/_encoder/_postprocessing_layers/1/kernel"
+    assert manifest["variables"][f"{kernel}/.ATTRIBUTES/VARIABLE_VALUE"] == [3, 8]
+
+
+def test_whole_checkpoint_is_restored_without_a_word(directory, capsys):
+    before = read_files(directory)
+    assert restored_step(directory) == 40
+    after = read_files(directory)
+    before.pop("checkpoint"), after.pop("checkpoint")
+    assert after == before
+    assert capsys.readouterr().err == ""
+
+
+def test_resumed_run_keeps_as_many(directory):
+    agent = make_agent()
+    checkpoints.prepare(str(directory), agent, IDENTITY)
+    trigger = make_learner(directory, agent, keep=2)
+    trigger(50)
+    assert sorted(directory.glob("*.index")) == [
+        directory / "ckpt-40.index",
+        directory / "ckpt-50.index",
+    ]
+
+
+def test_fresh_directory_needs_nothing(tmp_path):
+    checkpoints.prepare(str(tmp_path / "none"), make_agent(), IDENTITY)
+    assert not (tmp_path / "none").exists()
+
+
+# Damage.
+
+
+@pytest.mark.parametrize("kind", [DATA, INDEX])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_checkpoint_is_moved_aside_for_the_one_before(directory, capsys, damage, kind):
+    DAMAGES[damage](directory / f"ckpt-40.{kind}")
+    assert restored_step(directory) == 30
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(str(directory / f"ckpt-40.{kind}"))
+    assert "going on from ckpt-30" in lines[0]
+    assert not list(directory.glob("ckpt-40.*"))
+    assert list(directory.glob("damaged-ckpt-40.*"))
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        ("truncated", r"has \d+ bytes, not \d+"),
+        ("flipped", "its bytes are not those that were saved"),
+        ("deleted", "is missing"),
+    ],
+)
+def test_message_says_what_is_wrong(directory, capsys, damage, words):
+    DAMAGES[damage](directory / f"ckpt-40.{DATA}")
+    checkpoints.prepare(str(directory), make_agent(), IDENTITY)
+    assert re.search(words, capsys.readouterr().err)
+
+
+def test_two_damaged_checkpoints_lead_to_the_third(directory, capsys):
+    flip_byte(directory / f"ckpt-40.{DATA}")
+    truncate(directory / f"ckpt-30.{INDEX}")
+    assert restored_step(directory) == 20
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_newest_checkpoint_of_which_nothing_is_left_is_named(directory, capsys):
+    for path in directory.glob("ckpt-40.*"):
+        path.unlink()
+    assert restored_step(directory) == 30
+    assert "ckpt-40.index is missing" in capsys.readouterr().err
+
+
+def test_checkpoint_damaged_twice_is_kept_twice(directory):
+    for _ in range(2):
+        flip_byte(directory / f"ckpt-40.{DATA}")
+        agent = make_agent()
+        checkpoints.prepare(str(directory), agent, IDENTITY)
+        make_learner(directory, agent)(40)
+    assert (directory / f"damaged-ckpt-40.{DATA}").exists()
+    assert (directory / f"damaged-2-ckpt-40.{DATA}").exists()
+
+
+def test_as_many_damaged_checkpoints_are_kept_as_whole_ones(directory):
+    for step in (40, 40, 50, 60):
+        agent = make_agent()
+        trigger = make_learner(directory, agent, keep=2)
+        trigger(step)
+        flip_byte(directory / f"ckpt-{step}.{DATA}")
+        checkpoints.prepare(str(directory), agent, IDENTITY)
+    make_learner(directory, make_agent(), keep=2)(70)
+    damaged = sorted(directory.glob("damaged-*"))
+    assert damaged == [
+        directory / f"damaged-ckpt-{step}.{kind}"
+        for step in (50, 60)
+        for kind in (DATA, INDEX, MANIFEST)
+    ]
+
+
+def test_nothing_whole_is_refused_and_left_alone(directory):
+    for path in directory.glob(f"*.{DATA}"):
+        flip_byte(path)
+    before = read_files(directory)
+    with pytest.raises(InputError, match="No checkpoint in .* is whole .*ckpt-40.*ckpt-20"):
+        checkpoints.prepare(str(directory), make_agent(), IDENTITY)
+    assert read_files(directory) == before
+
+
+@pytest.mark.parametrize("content", ["", "\0\xff", 'model_checkpoint_path: "ckpt-10"\n', None])
+def test_damaged_state_file_is_no_obstacle(directory, content):
+    state = directory / "checkpoint"
+    state.unlink() if content is None else state.write_text(content, encoding="latin-1")
+    assert restored_step(directory) == 40
+
+
+def test_reader_passes_over_a_damaged_checkpoint_and_changes_nothing(directory, capsys):
+    flip_byte(directory / f"ckpt-40.{DATA}")
+    before = read_files(directory)
+    assert checkpoints.newest_valid(str(directory)) == str(directory / "ckpt-30")
+    assert read_files(directory) == before
+    assert "ckpt-30 is used instead" in capsys.readouterr().err
+
+
+# A process killed between the steps of a save.
+
+
+def test_unsealed_checkpoint_is_read_and_sealed(directory):
+    (directory / f"ckpt-40.{MANIFEST}").unlink()
+    assert restored_step(directory) == 40
+    assert json.loads((directory / f"ckpt-40.{MANIFEST}").read_text())["step"] == 40
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_unsealed_damaged_checkpoint_is_moved_aside(directory, capsys, damage):
+    (directory / f"ckpt-40.{MANIFEST}").unlink()
+    DAMAGES[damage](directory / f"ckpt-40.{DATA}")
+    assert restored_step(directory) == 30
+    assert f"{directory}/ckpt-40 cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_byte])
+def test_damaged_manifest_is_written_anew(directory, damage):
+    path = directory / f"ckpt-40.{MANIFEST}"
+    path.write_text("{}") if damage is flip_byte else damage(path)
+    assert restored_step(directory) == 40
+    assert json.loads(path.read_text())["step"] == 40
+
+
+def test_save_that_was_cut_leaves_nothing(directory, capsys):
+    (directory / f"ckpt-50.{DATA}").write_bytes(b"half")
+    (directory / "ckpt-60_temp").mkdir()
+    (directory / "ckpt-60_temp" / "part-00000-of-00001.index").write_bytes(b"half")
+    (directory / "checkpoint.tmp0123").write_bytes(b"half")
+    assert restored_step(directory) == 40
+    assert not [path for path in directory.iterdir() if "50" in path.name or "tmp" in path.name]
+    assert not (directory / "ckpt-60_temp").exists()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("length", [0, 10])
+def test_index_that_was_cut_is_no_damage(directory, capsys, length):
+    shutil.copy(directory / f"ckpt-40.{DATA}", directory / f"ckpt-50.{DATA}")
+    index = (directory / f"ckpt-40.{INDEX}").read_bytes()
+    (directory / f"ckpt-50.{INDEX}").write_bytes(index[:length])
+    assert restored_step(directory) == 40
+    assert not list(directory.glob("*50*"))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("length", [0, 10])
+def test_first_save_that_was_cut_starts_the_stage_anew(directory, length):
+    index = (directory / f"ckpt-20.{INDEX}").read_bytes()
+    for name in set(read_files(directory)) - {f"ckpt-20.{DATA}"}:
+        (directory / name).unlink()
+    (directory / f"ckpt-20.{INDEX}").write_bytes(index[:length])
+    assert checkpoints.newest_valid(str(directory)) is None
+    assert restored_step(directory) == 0
+    assert not list(directory.glob("*20*"))
+
+
+# Without an interval.
+
+
+def run_without_interval(root_dir, data, num_steps, evaluate):
+    agent = make_agent()
+    return stage.run_stage(
+        *(str(root_dir), "behavior", str(root_dir), agent, num_steps, data, 0, 8),
+        **{"log_interval": 0, "checkpoint_interval": 0, "eval_interval": 5},
+        evaluate=evaluate,
+        strategy=tf.distribute.get_strategy(),
+        identity=IDENTITY,
+        checkpoints_to_keep=3,
+    )
+
+
+def test_only_an_interruption_and_the_end_save_at_an_interval_of_0(tmp_path, pendulum_data):
+    data = offline_data.load_dataset(str(pendulum_data))
+
+    def terminate(agent, stage_name):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(signals.Interruption), signals.handlers():
+        run_without_interval(tmp_path, data, 20, terminate)
+    saved = tmp_path / "train" / "checkpoints"
+    assert [path.stem for path in saved.glob("*.index")] == ["ckpt-5"]
+    run_without_interval(tmp_path, data, 20, lambda agent, stage_name: None)
+    assert sorted(path.stem for path in saved.glob("*.index")) == ["ckpt-20", "ckpt-5"]
+
+
+# Checkpoints of other runs.
+
+
+@pytest.mark.parametrize(
+    "name, value", [("seed", 1), ("task", "Hopper-v4"), ("data checksum", "def")]
+)
+def test_checkpoint_of_another_run_is_refused(directory, name, value):
+    before = read_files(directory)
+    message = f"ckpt-40 has {name} {IDENTITY[name]!r}, this run's is {value!r}"
+    with pytest.raises(InputError, match=message):
+        checkpoints.prepare(str(directory), make_agent(), {**IDENTITY, name: value})
+    assert read_files(directory) == before
+
+
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_checkpoint_of_other_networks_is_refused(directory, is_sealed):
+    if not is_sealed:
+        (directory / f"ckpt-40.{MANIFEST}").unlink()
+    kernel = r"behavior_network/encoder/postprocessing_layers/1/kernel"
+    with pytest.raises(InputError, match=rf"{kernel} \(3, 8\), this run's is \(3, 16\)"):
+        checkpoints.prepare(str(directory), make_agent((16,)), IDENTITY)
+
+
+@pytest.mark.parametrize(
+    "fc_layer_params, message",
+    [((8, 8), r"no behavior_network .*, this run's is \(8, 8\)"), ((), "this run's is not there")],
+)
+def test_checkpoint_of_another_depth_is_refused(directory, fc_layer_params, message):
+    with pytest.raises(InputError, match=message):
+        checkpoints.prepare(str(directory), make_agent(fc_layer_params), IDENTITY)
+
+
+def test_checkpoint_of_another_format_is_refused(directory):
+    path = directory / f"ckpt-40.{MANIFEST}"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99, "version": "9.0"}))
+    with pytest.raises(InputError, match=r"saved by fbrc_agent 9.0 in format 99, this is "):
+        checkpoints.prepare(str(directory), make_agent(), IDENTITY)
+
+
+# Whole runs.
+
+
+@pytest.fixture(scope="module")
+def continued(tiny_run, pendulum_data, tmp_path_factory):
+    """A run of 20 updates that went on to 30, undamaged."""
+    root_dir = shutil.copytree(tiny_run, tmp_path_factory.mktemp("continued") / "run")
+    assert tiny_runs.train(root_dir, pendulum_data, FBRC_STEPS=30) == 0
+    return root_dir
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_run_ends_as_an_undamaged_one(
+    continued, tiny_run, pendulum_data, tmp_path, capsys, damage
+):
+    root_dir = shutil.copytree(tiny_run, tmp_path / "run")
+    kind = INDEX if damage == "deleted" else DATA
+    DAMAGES[damage](root_dir / "train" / "checkpoints" / f"ckpt-20.{kind}")
+    assert tiny_runs.train(root_dir, pendulum_data, FBRC_STEPS=30) == 0
+    assert "going on from ckpt-10" in capsys.readouterr().err
+    ours, theirs = (
+        [{k: v for k, v in line.items() if k != "seconds"} for line in tiny_runs.read_lines(each)]
+        for each in (root_dir, continued)
+    )
+    assert ours == theirs
+    ours, theirs = (
+        tf.train.load_checkpoint(str(each / "train" / "checkpoints" / "ckpt-30"))
+        for each in (root_dir, continued)
+    )
+    for name in theirs.get_variable_to_shape_map():
+        if "OBJECT_GRAPH" not in name and "save_counter" not in name:
+            np.testing.assert_array_equal(ours.get_tensor(name), theirs.get_tensor(name), name)
+
+
+@pytest.mark.slow
+def test_run_seals_the_checkpoints_of_both_stages(continued):
+    for directory in (continued / "behavior" / "train", continued / "train"):
+        sealed = {path.name for path in (directory / "checkpoints").glob(f"*.{MANIFEST}")}
+        indices = {path.name for path in (directory / "checkpoints").glob("*.index")}
+        assert len(sealed) >= 2
+        assert {name.split(".")[0] for name in sealed} == {n.split(".")[0] for n in indices}
+
+
+@pytest.mark.slow
+def test_run_without_a_whole_checkpoint_is_refused(tiny_run, pendulum_data, tmp_path, capsys):
+    root_dir = shutil.copytree(tiny_run, tmp_path / "run")
+    for path in (root_dir / "train" / "checkpoints").glob(f"*.{DATA}"):
+        truncate(path)
+    assert tiny_runs.train(root_dir, pendulum_data, FBRC_STEPS=30) == 2
+    assert "No checkpoint in" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_run_does_not_go_on_from_a_checkpoint_copied_from_another_seed(
+    tiny_run, pendulum_data, tmp_path, capsys
+):
+    root_dir = shutil.copytree(tiny_run, tmp_path / "run")
+    run = json.loads((root_dir / "run.json").read_text())
+    (root_dir / "run.json").write_text(json.dumps({**run, "seed": 1}))
+    (root_dir / "operative_config.gin").unlink()
+    assert tiny_runs.train(root_dir, pendulum_data, FBRC_STEPS=30, SEED=1) == 2
+    assert "has seed 0, this run's is 1" in capsys.readouterr().err
+
+
+def test_run_does_not_go_on_with_another_density(tiny_run, pendulum_data, tmp_path, capsys):
+    root_dir = shutil.copytree(tiny_run, tmp_path / "run")
+    behavior = fitted_behavior.load_behavior_network(str(tiny_run / "behavior"))
+    ours = fitted_behavior.checksum(behavior)
+    behavior.trainable_variables[0].assign_add(tf.ones_like(behavior.trainable_variables[0]))
+    given = fitted_behavior.read_description(str(tiny_run / "behavior"))
+    fitted_behavior.save_behavior_network(
+        str(tmp_path / "other"), behavior, given["data"], given["result"]
+    )
+    binding = f"train.behavior_dir = '{tmp_path / 'other'}'"
+    before = (root_dir / "metrics.jsonl").read_bytes()
+    assert tiny_runs.train(root_dir, pendulum_data, FBRC_STEPS=30, bindings=[binding]) == 2
+    theirs = fitted_behavior.checksum(behavior)
+    message = f"ckpt-20 has behavior density {ours!r}, this run's is {theirs!r}; give another"
+    assert message in capsys.readouterr().err
+    assert (root_dir / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_export_passes_over_a_damaged_checkpoint(tiny_run, tmp_path, capsys):
+    root_dir = shutil.copytree(tiny_run, tmp_path / "run")
+    flip_byte(root_dir / "train" / "checkpoints" / f"ckpt-20.{DATA}")
+    output = tmp_path / "policy"
+    assert tiny_runs.run_command("export", "--root_dir", root_dir, "--output", output) == 0
+    assert "ckpt-10 is used instead" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_fitted_density_is_named(tmp_path, damage):
+    observation, action = tf.TensorSpec([3], tf.float32), BOUNDED_ACTION
+    density = behavior_network.MixtureBehaviorNetwork(observation, action, fc_layer_params=(8,))
+    density.create_variables()
+    data = {
+        **{"source": "x.hdf5", "checksum": "abc", "observation_size": 3, "action_size": 1},
+        **{"action_minimum": [-2.0], "action_maximum": [2.0]},
+    }
+    fitted_behavior.save_behavior_network(str(tmp_path), density, data, {})
+    DAMAGES[damage](tmp_path / "fitted" / f"weights.{DATA}")
+    with pytest.raises(InputError, match="fitted/weights cannot be read .* remove .*/fitted, "):
+        fitted_behavior.load_behavior_network(str(tmp_path))
+
+
+def test_no_checkpoint_to_keep_is_refused(pendulum_data, tmp_path, capsys):
+    bindings = ["train.checkpoints_to_keep = 0"]
+    assert tiny_runs.train(tmp_path / "run", pendulum_data, bindings=bindings) == 2
+    assert "train.checkpoints_to_keep is 0; it must be 1 or more." in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_many_open_files_are_no_damage(directory):
+    (directory / f"ckpt-40.{MANIFEST}").unlink()
+    before = read_files(directory)
+    code = (
+        "import os, resource, sys, tensorflow as tf\n"
+        "from fbrc_agent.training import checkpoints\n"
+        "limit = len(os.listdir('/proc/self/fd')) - 1 + int(sys.argv[2])\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))\n"
+        "checkpoints.newest_valid(sys.argv[1])\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code, str(directory), "1"], capture_output=True, text=True
+    )
+    assert "Too many open files" in process.stderr
+    assert "is used instead" not in process.stderr
+    assert read_files(directory) == before
