@@ -95,7 +95,7 @@ def test_behavior_agent_has_the_stated_values(name):
 @pytest.mark.parametrize("name", TRAINING)
 def test_fbrc_agent_has_the_stated_values(name):
     cli._parse_gin([name], [])
-    agent = construction.create_fbrc_agent(*make_specs(), make_behavior(), seed=0)
+    agent = construction.create_fbrc_agent(*make_specs(), 0, {"behavior": make_behavior()})
     assert agent._gamma == 0.99
     assert agent._critic_loss_weight == 1.0
     assert agent._reward_bonus == 5.0
@@ -114,7 +114,7 @@ def test_fbrc_agent_has_the_stated_values(name):
 
 def test_targets_move_by_tau_at_every_step():
     cli._parse_gin(["fbrc.gin"], [])
-    agent = construction.create_fbrc_agent(*make_specs(), make_behavior(), seed=0)
+    agent = construction.create_fbrc_agent(*make_specs(), 0, {"behavior": make_behavior()})
     agent.initialize()
     source = agent._critic_network_1.trainable_variables[0]
     target = agent._target_critic_network_1.trainable_variables[0]

@@ -1,6 +1,7 @@
 """BehaviorAgent: fits mu(a|s) to the data by maximum likelihood."""
 
 import collections
+from collections.abc import Mapping
 from typing import Optional
 
 import gin
@@ -10,11 +11,13 @@ from tf_agents.agents import data_converter, tf_agent
 from tf_agents.networks import network
 from tf_agents.policies import actor_policy
 from tf_agents.specs import tensor_spec
+from tf_agents.train.utils import train_utils
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 from tf_agents.utils import common, eager_utils, nest_utils
 
-from fbrc_agent.networks import critic_network, network_checks
+from fbrc_agent.agents import algorithm
+from fbrc_agent.networks import behavior_network, critic_network, network_checks
 from fbrc_agent.utils import sampling
 
 BehaviorLossInfo = collections.namedtuple(
@@ -208,3 +211,48 @@ def _to_legacy(optimizer: Optional[types.Optimizer]) -> Optional[types.Optimizer
     if isinstance(optimizer, tf.keras.optimizers.Optimizer):
         return tf.keras.__internal__.optimizers.convert_to_legacy_optimizer(optimizer)
     return optimizer
+
+
+def create_behavior_agent(
+    time_step_spec: ts.TimeStep,
+    action_spec: types.BoundedTensorSpec,
+    seed: int,
+    pretrained: Mapping[str, network.Network],
+) -> BehaviorAgent:
+    """Returns the gin-configured `BehaviorAgent` of a `MixtureBehaviorNetwork`, not yet trained.
+
+    Args:
+      time_step_spec: A `TimeStep` spec.
+      action_spec: A `BoundedTensorSpec` of shape [A].
+      seed: Seed of the weights and samples.
+      pretrained: Nothing.
+    """
+    del pretrained
+    tf.keras.utils.set_random_seed(seed)
+    return BehaviorAgent(
+        time_step_spec,
+        action_spec,
+        behavior_network.MixtureBehaviorNetwork(time_step_spec.observation, action_spec),
+        train_step_counter=train_utils.create_train_step(),
+        seed=seed,
+    )
+
+
+@gin.configurable
+def behavior() -> algorithm.Algorithm:
+    """The behavior policy mu(a|s) as an algorithm, whose network others take."""
+    return algorithm.Algorithm(
+        name="behavior",
+        label="behavior policy",
+        create_agent=create_behavior_agent,
+        trained_network=lambda agent: agent.behavior_network,
+        is_greedy=False,  # As the data was made.
+        diagnostics=lambda agent, experience: {"alpha": agent.alpha},
+        panels=(
+            algorithm.Panel(
+                "Behavior policy",
+                "nats",
+                {"log_prob": "log-likelihood of the data", "entropy": "entropy"},
+            ),
+        ),
+    )

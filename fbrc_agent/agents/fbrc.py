@@ -5,6 +5,8 @@ Regularization", 2021 (https://arxiv.org/abs/2103.08050). Equation numbers are t
 """
 
 import collections
+import math
+from collections.abc import Mapping
 from typing import Callable, Optional
 
 import gin
@@ -14,13 +16,14 @@ from tf_agents.agents.sac import sac_agent
 from tf_agents.networks import network
 from tf_agents.policies import actor_policy, tf_policy
 from tf_agents.specs import tensor_spec
+from tf_agents.train.utils import train_utils
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 from tf_agents.utils import common, nest_utils
 
-from fbrc_agent.agents import twin_critics, xla
+from fbrc_agent.agents import algorithm, behavior, twin_critics, xla
+from fbrc_agent.networks import actor_network, network_checks
 from fbrc_agent.networks import critic_network as critic_networks
-from fbrc_agent.networks import network_checks
 from fbrc_agent.utils import sampling
 
 FbrcLossInfo = collections.namedtuple(
@@ -401,6 +404,27 @@ class FbrcAgent(sac_agent.SacAgent):
             "alpha": self.alpha,
         }
 
+    def max_q(self, min_reward: float, max_reward: float) -> float:
+        """Returns max |reward_scale_factor r + bonus| / (1 - gamma), the largest |Q| there can be.
+
+        It is inf without a discount, or with the entropy, which has no bound, in the target.
+        """
+        if self._include_critic_entropy_term or self._gamma >= 1.0:
+            return math.inf
+        rewards = (
+            self._reward_scale_factor * r + self._reward_bonus for r in (min_reward, max_reward)
+        )
+        return max(map(abs, rewards)) / (1.0 - self._gamma)
+
+    def likely_causes(self) -> list[str]:
+        """Returns what in the agent's settings may let its critic diverge."""
+        if _is_zero(self._gradient_penalty_weight):
+            return [
+                "FbrcAgent.gradient_penalty_weight is 0, which lets the critic grow without bounds "
+                "outside of the data"
+            ]
+        return []
+
     def values(self, observation: tf.Tensor, action: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns what the critic holds of actions, and how far they are from the data.
 
@@ -643,3 +667,71 @@ def _unique(variables):
     `ObjectIdentitySet` in `SacAgent` differs between processes.
     """
     return list({id(variable): variable for variable in variables}.values())
+
+
+@gin.configurable
+def create_fbrc_agent(
+    time_step_spec: ts.TimeStep,
+    action_spec: types.BoundedTensorSpec,
+    seed: int,
+    pretrained: Mapping[str, network.Network],
+    target_entropy_per_dimension: float = -1.0,
+) -> FbrcAgent:
+    """Returns the gin-configured `FbrcAgent` with the authors' actor and offset network.
+
+    Args:
+      time_step_spec: A `TimeStep` spec.
+      action_spec: A `BoundedTensorSpec` of shape [A].
+      seed: Seed of the weights and samples.
+      pretrained: mu by the name "behavior".
+      target_entropy_per_dimension: The target entropy divided by A, nats; the authors' is -1.
+    """
+    # Each stage sets the seed, so that a behavior policy from another run changes nothing.
+    tf.keras.utils.set_random_seed(seed)
+    observation_spec = time_step_spec.observation
+    return FbrcAgent(
+        time_step_spec,
+        action_spec,
+        critic_network=critic_networks.create_offset_network((observation_spec, action_spec)),
+        actor_network=actor_network.create_actor_network(observation_spec, action_spec),
+        behavior_network=pretrained["behavior"],
+        target_entropy=target_entropy_per_dimension * action_spec.shape.num_elements(),
+        train_step_counter=train_utils.create_train_step(),
+        seed=seed,
+    )
+
+
+@gin.configurable
+def fbrc() -> algorithm.Algorithm:
+    """Fisher-BRC as an algorithm; the behavior policy is trained first."""
+    return algorithm.Algorithm(
+        name="fbrc",
+        label="F-BRC",
+        create_agent=create_fbrc_agent,
+        pretraining=(behavior.behavior(),),
+        diagnostics=FbrcAgent.diagnostics,
+        values=FbrcAgent.values,
+        max_q=FbrcAgent.max_q,
+        q_names=("q_data", "q_policy"),
+        likely_causes=FbrcAgent.likely_causes,
+        panels=(
+            algorithm.Panel("Critic loss", "", {"critic_loss": "critic loss"}, log_scale=True),
+            algorithm.Panel("Actor loss", "", {"actor_loss": "actor loss"}),
+            algorithm.Panel(
+                "Action gradients",
+                "mean norm, 1 / unit of action",
+                {
+                    "offset_gradient_norm": r"$\|\nabla_a O(s, a)\|$",
+                    "behavior_gradient_norm": r"$\|\nabla_a \log\mu(a|s)\|$",
+                },
+                log_scale=True,
+            ),
+            algorithm.Panel(
+                "Value of actions",
+                "Q, units of return",
+                {"q_policy": "a ~ policy", "q_data": "a in the data"},
+            ),
+            algorithm.Panel("Policy entropy", "nats", {"entropy": "entropy"}),
+            algorithm.Panel("Policy temperature", "alpha", {"alpha": "alpha"}),
+        ),
+    )

@@ -193,7 +193,7 @@ def _make_agent(name: str, data: offline_data.OfflineData) -> tf_agent.TFAgent:
     if name in ("behavior", "fbrc"):
         mu = behavior_network.MixtureBehaviorNetwork(*observation_and_action)
         if name == "fbrc":
-            return construction.create_fbrc_agent(*specs, mu, seed=0)
+            return construction.create_fbrc_agent(*specs, 0, {"behavior": mu})
         step = train_utils.create_train_step()
         return behavior_agent.BehaviorAgent(*specs, behavior_network=mu, train_step_counter=step)  # type: ignore[call-arg]
     agent_class = {"sac": sac_agent.SacAgent, "cql": cql_sac_agent.CqlSacAgent}[name]

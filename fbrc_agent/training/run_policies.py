@@ -144,7 +144,9 @@ def export_run(
         behavior = fitted_behavior.load_behavior_network(density_dir)
     else:
         behavior = behavior_network.MixtureBehaviorNetwork(time_step_spec.observation, action_spec)
-    agent = construction.create_fbrc_agent(time_step_spec, action_spec, behavior, identity["seed"])
+    agent = construction.create_fbrc_agent(
+        time_step_spec, action_spec, identity["seed"], {"behavior": behavior}
+    )
     step = tf.Variable(0, dtype=tf.int64)
     # Without the value the actor will do: the density's directory may be gone.
     names = ["_actor_network"]

@@ -149,7 +149,7 @@ def train(
         with distribution.scope():
             behavior = fitted_behavior.load_behavior_network(behavior_dir or own_behavior_dir)
             agent = construction.create_fbrc_agent(
-                offline.time_step_spec, offline.action_spec, behavior, seed
+                offline.time_step_spec, offline.action_spec, seed, {"behavior": behavior}
             )
         # The density is in the checkpoints of the agent, and a given one would give way to it.
         density = {"behavior density": fitted_behavior.checksum(behavior)}
@@ -234,7 +234,7 @@ def _fit_behavior(
     """The first stage; leaves the density in `behavior_dir` and returns the stage's result."""
     with distribution.scope():
         agent = construction.create_behavior_agent(
-            offline.time_step_spec, offline.action_spec, seed
+            offline.time_step_spec, offline.action_spec, seed, {}
         )
     result = run_stage("behavior", behavior_dir, agent, num_steps, eval_interval=0)
     data = run_directory.describe_data(offline)
