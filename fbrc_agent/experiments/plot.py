@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from fbrc_agent.environments import d4rl
-from fbrc_agent.training import run_directory
+from fbrc_agent.training import run_directory, run_log
 from fbrc_agent.utils import atomic_files, json_files
 from fbrc_agent.utils.errors import InputError
 
@@ -76,7 +76,7 @@ def write_png(path: str, figure: Figure) -> None:
 
 def _read(root_dir: str) -> LoggedRun:
     identity = run_directory.read_identity(root_dir)
-    records = run_directory.read_metrics(root_dir)
+    records = run_log.read_metrics(root_dir)
     if not records:
         metrics = os.path.join(root_dir, "metrics.jsonl")
         raise InputError(f"{metrics} has no line yet; there is nothing to plot of this run.")

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
-from fbrc_agent.training import run_directory
+from fbrc_agent.training import run_directory, run_log
 from fbrc_agent.utils import json_files, progress, signals
 from fbrc_agent.utils.errors import InputError
 
@@ -72,7 +72,7 @@ class Run:
 
     def records(self) -> list[dict[str, Any]]:
         """Returns the lines of its metrics that are within its updates."""
-        lines = run_directory.read_metrics(self.root_dir)
+        lines = run_log.read_metrics(self.root_dir)
         return [r for r in lines if r["stage"] == self.stage and r["step"] <= self.num_updates]
 
     def log(self) -> str:
