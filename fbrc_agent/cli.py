@@ -235,16 +235,18 @@ def evaluate() -> int:
         parser.add_argument("--seed", type=int, default=0, help="seed of the first episode")
 
     def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent.environments import d4rl
+        from fbrc_agent.environments import gymnasium_environment
+        from fbrc_agent.environments.tasks import get_task
         from fbrc_agent.evaluation import rollouts as evaluation
-        from fbrc_agent.policies import model_card, policy_versions
+        from fbrc_agent.policies import model_card, policy_versions, saved_policy
         from fbrc_agent.training import report
 
         policy = policy_versions.newest(flags.policy)
-        task = d4rl.get_task(flags.task or model_card.read_task(policy))
+        task = get_task(flags.task or model_card.read_task(policy))
         if task.environment is None:
             raise InputError(f"--task {task.id}: there is no environment to evaluate it in.")
-        action_fn = evaluation.saved_model_action_fn(policy, task.environment)
+        sizes = gymnasium_environment.sizes(task.environment)
+        action_fn = saved_policy.load_action_fn(policy, *sizes)
         result = evaluation.evaluate(action_fn, task.environment, flags.episodes, flags.seed)
         print(report.evaluation_table(task, result))
 

@@ -84,7 +84,7 @@ def find(directory: str) -> Found:
       InputError: If there are checkpoints and all are damaged.
     """
     files, named = _files(directory), _state_step(directory)
-    damaged = []
+    damaged: list[Damage] = []
     for step in sorted({*files, *([] if named is None else [named])}, reverse=True):
         if os.path.exists(manifest_path(path_prefix(directory, step))):
             is_finished, (damage, has_manifest) = True, _check_by_manifest(directory, step)

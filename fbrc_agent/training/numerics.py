@@ -68,7 +68,7 @@ class Numerics:
         return q if q > self.max_q else None
 
     def likely_cause(self) -> str:
-        """Returns what may have made the numbers bad: data, learning rates, the agent's settings."""
+        """Returns a phrase on data, learning rates or settings that may have caused it."""
         row = _first_bad_row(self._offline)
         if row is not None:
             return f"likely cause: {row}"

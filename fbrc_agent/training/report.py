@@ -2,7 +2,7 @@
 
 from typing import Any, Optional, Union
 
-from fbrc_agent.environments import d4rl
+from fbrc_agent.environments.tasks import Task, get_task
 from fbrc_agent.evaluation.rollouts import EvaluationResult
 from fbrc_agent.utils import tables
 from fbrc_agent.utils.tables import number
@@ -10,7 +10,7 @@ from fbrc_agent.utils.tables import number
 
 def table(result: dict[str, Any]) -> str:
     """Returns the table of a run, from the content of its result.json: data first, then stages."""
-    task = d4rl.get_task(result["task"])
+    task = get_task(result["task"])
     data = result["data"]
     mean = data["return_mean"]
     rows = [
@@ -38,19 +38,17 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def evaluation_table(task: d4rl.Task, result: EvaluationResult) -> str:
+def evaluation_table(task: Task, result: EvaluationResult) -> str:
     """Returns one line an episode, and the mean."""
     rows = [["episode", "steps", "return", "normalized"]]
     for i, (value, length) in enumerate(zip(result.returns, result.lengths)):
         rows.append([str(i), str(length), number(value), number(_score(task, value))])
     mean = result.return_mean
-    rows.append(
-        ["mean", f"{result.lengths.mean():.0f}", number(mean), number(_score(task, mean))]
-    )
+    rows.append(["mean", f"{result.lengths.mean():.0f}", number(mean), number(_score(task, mean))])
     return tables.table(rows, align="r")
 
 
-def _score(task: d4rl.Task, value: Optional[float]) -> Optional[float]:
+def _score(task: Task, value: Optional[float]) -> Optional[float]:
     if value is None or task.reference_scores is None:
         return None
     return float(task.normalized_score(value))

@@ -1,4 +1,4 @@
-"""Which run a directory holds: run.json, and operative_config.gin with every value that was used."""
+"""Which run a directory holds: run.json, and operative_config.gin, every value that was used."""
 
 import hashlib
 import json
@@ -9,8 +9,6 @@ from typing import Any
 
 import gin
 
-from fbrc_agent.agents.algorithm import Algorithm
-from fbrc_agent.datasets.offline_data import OfflineData
 from fbrc_agent.training import run_log
 from fbrc_agent.utils import atomic_files, json_files
 from fbrc_agent.utils.errors import InputError
@@ -21,54 +19,6 @@ _LINE_LENGTH = 100_000
 # What others read in run.json.
 _DATA = ("source", "checksum", "transitions", "return_mean")
 _ENTRIES = ("algorithm", "stages", "task", "seed", *(f"data.{name}" for name in _DATA))
-
-
-def describe(
-    algorithm: Algorithm,
-    task: str,
-    seed: int,
-    batch_size: int,
-    offline: OfflineData,
-    pretrained: Mapping[str, str],
-) -> dict[str, Any]:
-    """Returns the content of run.json, the record of which run this is.
-
-    Args:
-      algorithm: What is trained.
-      task: As of `trainer.train`.
-      seed: As of `trainer.train`.
-      batch_size: As of `trainer.train`.
-      offline: The data.
-      pretrained: Checksums of the networks that are taken from other runs, by algorithm.
-    """
-    return {
-        "algorithm": algorithm.name,
-        "stages": [stage.description() for stage in algorithm.stages],
-        "task": task,
-        "seed": seed,
-        "batch_size": batch_size,
-        "data": describe_data(offline),
-        "pretrained": dict(pretrained),
-    }
-
-
-def describe_data(offline: OfflineData) -> dict[str, Any]:
-    """Returns what run.json and result.json say of the data."""
-    returns = offline.episode_returns
-    return {
-        "source": offline.source,
-        "checksum": offline.checksum,
-        "transitions": offline.num_transitions,
-        "episodes": len(returns),
-        "return_mean": float(returns.mean()) if len(returns) else None,
-        "return_std": float(returns.std()) if len(returns) else None,
-        "observation_size": int(offline.observations.shape[1]),
-        "observation_minimum": offline.observations.min(axis=0).tolist(),
-        "observation_maximum": offline.observations.max(axis=0).tolist(),
-        "action_size": int(offline.actions.shape[1]),
-        "action_minimum": [float(bound) for bound in offline.action_minimum],
-        "action_maximum": [float(bound) for bound in offline.action_maximum],
-    }
 
 
 def checksum(run: Mapping[str, Any]) -> str:

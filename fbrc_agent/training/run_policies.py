@@ -130,7 +130,8 @@ def export_run(
         raise InputError(f"--format is {policy_format!r}; it must be {' or '.join(FORMATS)}.")
     if with_value and policy_format != "serving":
         raise InputError("--with_value adds a signature to the format 'serving' alone.")
-    if with_value and algorithm.values is None:
+    values = algorithm.values if with_value else None
+    if with_value and values is None:
         raise InputError(f"--with_value needs a critic, and {algorithm.label} has none.")
     run = run_directory.read_identity(root_dir)
     time_step_spec, action_spec = saved_network.specs_from_description(run["data"])
@@ -138,7 +139,8 @@ def export_run(
     newest = checkpoints.newest_complete(directory)
     if newest is None:
         raise InputError(f"There is no checkpoint in {directory} yet; nothing to export.")
-    agent = agents.create(algorithm, time_step_spec, action_spec, run["seed"])[algorithm.name]
+    created, _ = agents.create(algorithm, time_step_spec, action_spec, run["seed"])
+    agent = created[algorithm.name]
     step = tf.Variable(0, dtype=tf.int64)
     restored = tf.train.Checkpoint(agent=agent, train_step=step).read(newest)
     restored.assert_existing_objects_matched().expect_partial()
@@ -151,7 +153,7 @@ def export_run(
     origin = _origin(run, steps, own)
     if policy_format == "tf_agents":
         return export.export_tf_agents_policy(agent.policy, output, version, origin)
-    value_fn = functools.partial(algorithm.values, agent) if with_value else None
+    value_fn = None if values is None else functools.partial(values, agent)
     return export.export_policy(agent.policy, output, version, value_fn, origin)
 
 

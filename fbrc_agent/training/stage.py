@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 import tensorflow as tf
@@ -14,7 +14,7 @@ from tf_agents.train import learner
 from fbrc_agent.agents.algorithm import Algorithm
 from fbrc_agent.datasets import batches
 from fbrc_agent.datasets.offline_data import OfflineData
-from fbrc_agent.environments import d4rl
+from fbrc_agent.environments.tasks import Task
 from fbrc_agent.training import checkpoints, run_directory, run_log, triggers
 from fbrc_agent.training import strategy as strategies
 from fbrc_agent.training.numerics import Numerics
@@ -41,31 +41,32 @@ class Run:
     Attributes:
       root_dir: Directory of the run.
       description: The content of run.json.
-      stages: Names of the stages, in their order.
       task: The task, for evaluations.
       offline: The data.
-      seed: Seed of the batches.
-      batch_size: Transitions per update, of all replicas together.
       num_eval_episodes: Episodes of an evaluation; 0 for none.
       log_interval: Updates between lines of losses, taken on the first batch.
       checkpoint_interval: Updates between checkpoints; 0 for those alone that end a stage or an
         interrupted run.
       checkpoints_to_keep: How many checkpoints stay, the newest ones.
+      policies_to_keep: How many exported policies stay, of the last and of the best.
       strategy: The strategy under which the agents were created.
     """
 
     root_dir: str
     description: dict[str, Any]
-    stages: Sequence[str]
-    task: d4rl.Task
+    task: Task
     offline: OfflineData
-    seed: int
-    batch_size: int
     num_eval_episodes: int
     log_interval: int
     checkpoint_interval: int
     checkpoints_to_keep: int
+    policies_to_keep: int
     strategy: tf.distribute.Strategy
+
+    @property
+    def batches(self) -> tuple[OfflineData, int, int]:
+        """Data, batch size and seed: what makes the batches what they are."""
+        return self.offline, self.description["batch_size"], self.description["seed"]
 
     def directory(self, stage: str) -> str:
         """Returns the directory of a stage."""
@@ -77,8 +78,8 @@ def run_stage(
     algorithm: Algorithm,
     agent: tf_agent.TFAgent,
     num_steps: int,
-    eval_interval: int = 0,
-    policies: Optional[RunPolicies] = None,
+    eval_interval: Optional[int],
+    done: Mapping[str, int],
 ) -> dict[str, Any]:
     """Trains one agent, from its newest checkpoint on.
 
@@ -87,8 +88,9 @@ def run_stage(
       algorithm: The algorithm of the stage.
       agent: Its agent; the Learner restores it.
       num_steps: Updates after which the stage ends.
-      eval_interval: Updates between evaluations; the last update is always evaluated.
-      policies: Exports the policy after evaluations; None for no exports.
+      eval_interval: Updates between evaluations, each followed by an export of the policy; 0 for
+        the last update only. None for a stage that is for another one: no exports either.
+      done: Updates of the stages before, by name.
 
     Returns:
       The stage's entry of result.json.
@@ -115,7 +117,8 @@ def run_stage(
     step = int(agent.train_step_counter.numpy())
     strategies.check_same_step(run.strategy, step)
     run_directory.write_operative_config(run.root_dir)
-    log = run_log.StageLog(run.root_dir, run.stages, algorithm.name, step, num_steps)
+    stages = [part["name"] for part in run.description["stages"]]
+    log = run_log.StageLog(run.root_dir, stages, algorithm.name, step, num_steps)
     with contextlib.closing(log):
         for damage in damaged:
             details = {"checkpoint": damage.step, "file": damage.file, "problem": damage.problem}
@@ -123,18 +126,20 @@ def run_stage(
         if 0 < step < num_steps:
             log.write_event(step, "resumed")
         numerics = Numerics(algorithm, agent, run.offline)
-        batch = batches.first_batch(run.offline, run.batch_size, run.seed)
+        batch = batches.first_batch(*run.batches)
         numbers = triggers.LogNumbers(run.log_interval, algorithm, agent, batch, log, numerics)
         # Triggers act outside the scope of the strategy, where losses can only be taken by
         # replicas. Only the chief evaluates.
         episodes = run.num_eval_episodes if strategies.worker_index(run.strategy) == 0 else 0
         actions: list[triggers.Trigger] = [
             numbers,
-            triggers.Evaluate(eval_interval, algorithm, agent, run.task, episodes, log),
-            *([triggers.Export(eval_interval, policies, log)] if policies else []),
+            triggers.Evaluate(eval_interval or 0, algorithm, agent, run.task, episodes, log),
             triggers.WatchWeights(run.checkpoint_interval, numerics),
             triggers.SaveCheckpoint(run.checkpoint_interval, saver),
         ]
+        if eval_interval is not None:
+            policies = RunPolicies(run.root_dir, agent, run.description, done, run.policies_to_keep)
+            actions.insert(2, triggers.Export(eval_interval, policies, log))
         try:
             step = _train(run, stage_learner, step, num_steps, log, actions)
         except NotFiniteError as error:
@@ -163,7 +168,7 @@ def _train(
     iterator = iter(
         run.strategy.distribute_datasets_from_function(
             lambda context: batches.make_tf_dataset(
-                run.offline, run.batch_size, run.seed, start=first, input_context=context
+                *run.batches, start=first, input_context=context
             )
         )
     )
@@ -239,7 +244,7 @@ def _find_not_finite(
       NotFiniteError: If there is a NaN or an infinity.
     """
     step = int(agent.train_step_counter.numpy())
-    dataset = batches.make_tf_dataset(run.offline, run.batch_size, run.seed, start=step)
+    dataset = batches.make_tf_dataset(*run.batches, start=step)
     with contextlib.suppress(tf.errors.InvalidArgumentError):
         numerics.check_losses(step, numbers.measure(next(iter(dataset))[0]))
     numerics.check_weights(step)

@@ -16,7 +16,7 @@ from tf_agents.typing import types
 from tf_agents.utils import common
 
 from fbrc_agent.agents.algorithm import Algorithm
-from fbrc_agent.environments import d4rl
+from fbrc_agent.environments.tasks import Task
 from fbrc_agent.evaluation import rollouts
 from fbrc_agent.training.checkpoints import Saver
 from fbrc_agent.training.numerics import Numerics
@@ -116,7 +116,7 @@ class Evaluate(Trigger):
         interval: int,
         algorithm: Algorithm,
         agent: tf_agent.TFAgent,
-        task: d4rl.Task,
+        task: Task,
         num_episodes: int,
         log: StageLog,
     ):
