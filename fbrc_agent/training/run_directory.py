@@ -49,7 +49,7 @@ def _is_record(record: Any) -> bool:
     return (
         isinstance(record.get("stage"), str)
         and isinstance(record.get("step"), int)
-        and all(text in ("nan", "inf", "-inf") for text in texts)
+        and ("event" in record or all(text in ("nan", "inf", "-inf") for text in texts))
     )
 
 

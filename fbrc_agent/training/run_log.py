@@ -15,6 +15,16 @@ from fbrc_agent.utils import atomic_files, progress
 STAGES = ("behavior", "fbrc")
 
 
+def read_metrics(root_dir: str) -> list[dict[str, Any]]:
+    """Returns the lines of root_dir/metrics.jsonl that hold numbers."""
+    return [record for record in run_directory.read_metrics(root_dir) if "event" not in record]
+
+
+def read_events(root_dir: str) -> list[dict[str, Any]]:
+    """Returns the lines of root_dir/metrics.jsonl that are events."""
+    return [record for record in run_directory.read_metrics(root_dir) if "event" in record]
+
+
 class StageLog:
     """Log of one stage of a run; an interrupted stage goes on where its checkpoint stands.
 
