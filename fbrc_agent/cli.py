@@ -283,9 +283,9 @@ def plot() -> int:
         )
 
     def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent.experiments import plot as plots
+        from fbrc_agent.experiments import figures
 
-        print(plots.plot(flags.root_dir, flags.output))
+        print(figures.plot(flags.root_dir, flags.output))
 
     return _run("plot", "Draw the learning curves of runs.", add_flags, body)
 
@@ -301,16 +301,12 @@ def benchmark() -> int:
         parser.add_argument("--rounds", type=int, help="rounds of each measurement")
         parser.add_argument("--only", nargs="+", action="extend", help="names of rows to measure")
         parser.add_argument("--serving", action="store_true", help="the rows of exported policies")
-        parser.add_argument("--intra_op_threads", type=int, help="TensorFlow's threads in an op")
-        parser.add_argument("--inter_op_threads", type=int, help="TensorFlow's ops at a time")
 
     def body(flags: argparse.Namespace) -> None:
         from fbrc_agent.experiments import benchmark as bench
-        from fbrc_agent.experiments import benchmark_rows  # noqa: F401
 
         bench.check_flags(flags.output, flags.rounds)
-        rows = benchmark_rows.select_rows(flags.only, flags.serving)
-        bench.set_threads(flags.intra_op_threads, flags.inter_op_threads)
+        rows = bench.select_rows(flags.only, flags.serving)
         sizes = bench.QUICK_SIZES if flags.quick else bench.SIZES
         _parse_gin(["fbrc.gin"], sizes.bindings)
         rounds = flags.rounds or (bench.QUICK_ROUNDS if flags.quick else bench.ROUNDS)
