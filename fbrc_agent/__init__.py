@@ -22,7 +22,7 @@ _HOME = {
     "create_actor_network": "networks.actor_network",
     "create_offset_network": "networks.critic_network",
     "export_policy": "policies.export",
-    "load_behavior_network": "training.fitted_behavior",
+    "load_behavior_network": "agents.behavior",
     "load_dataset": "datasets.offline_data",
     "make_tf_dataset": "datasets.batches",
     "policy_action_fn": "evaluation.rollouts",

@@ -181,7 +181,7 @@ def checkpoint_steps(root_dir):
 def test_sigterm_during_updates_saves_what_is_done(tiny_run, pendulum_data, tmp_path, second_stage):
     root_dir = tmp_path / "run"
     options = {"EVAL_INTERVAL": 0, "train.log_interval": 10, "train.checkpoint_interval": 0}
-    process = start_run(tiny_run, pendulum_data, root_dir, FBRC_STEPS=10**6, **options)
+    process = start_run(tiny_run, pendulum_data, root_dir, STEPS=10**6, **options)
     wait_for_line(process, root_dir, 200)
     process.send_signal(signal.SIGTERM)
     code, message, seconds = finish(process)
@@ -189,7 +189,7 @@ def test_sigterm_during_updates_saves_what_is_done(tiny_run, pendulum_data, tmp_
     assert seconds < 10
     (step,) = checkpoint_steps(root_dir)
     assert step >= 200
-    assert second_stage(root_dir, FBRC_STEPS=step + 15, **options) == 0
+    assert second_stage(root_dir, STEPS=step + 15, **options) == 0
     steps = [line["step"] for line in lines_of_second_stage(root_dir) if "critic_loss" in line]
     assert steps == list(range(10, step + 16, 10))
 
@@ -212,7 +212,7 @@ def test_sigterm_during_an_evaluation_gives_it_up(tiny_run, pendulum_data, tmp_p
 @pytest.mark.slow
 def test_sigterm_of_one_worker_saves_and_ends_all(pendulum_data, tmp_path):
     root_dir = tmp_path / "run"
-    options = {"FBRC_STEPS": 10**6, "NUM_EVAL_EPISODES": 0, "train.checkpoint_interval": 10**6}
+    options = {"STEPS": 10**6, "NUM_EVAL_EPISODES": 0, "train.checkpoint_interval": 10**6}
     arguments = tiny_runs.train_arguments(root_dir, pendulum_data, **options)
     code = "import sys; from fbrc_agent import cli; sys.exit(cli.main(sys.argv[1:]))"
     workers = []

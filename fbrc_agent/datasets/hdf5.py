@@ -1,6 +1,7 @@
 """D4RL's HDF5 layout: rows of consecutive episodes, one dataset per quantity."""
 
 import contextlib
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Optional
@@ -8,48 +9,133 @@ from typing import Any, Optional
 import h5py
 import numpy as np
 
-from fbrc_agent.datasets.array_checks import (
+from fbrc_agent.datasets import episodes
+from fbrc_agent.datasets.checks import (
     MATRICES,
     PIECE_BYTES,
+    ActionBounds,
+    as_float32,
     check_actions,
     check_finite,
     check_flags,
     check_kind_and_rank,
     check_lengths,
     empty_float32,
+    resolve_bounds,
     to_array,
 )
+from fbrc_agent.datasets.offline_data import OfflineData
 from fbrc_agent.utils import atomic_files
 from fbrc_agent.utils.errors import InputError
 
-# What D4RL's files hold, and the rank of each array.
-_REQUIRED = {"observations": 2, "actions": 2, "rewards": 1, "terminals": 1}
-_OPTIONAL = {"timeouts": 1}
+# What D4RL's files hold; the older ones have no `timeouts`.
+_REQUIRED = ("observations", "actions", "rewards", "terminals")
 _FLAGS = ("terminals", "timeouts")
 
 # Attributes of the file that our own collector writes.
 _ATTRIBUTES = ("action_minimum", "action_maximum", "max_episode_steps")
+
+# The limit of every D4RL locomotion task, for its first files, which have no `timeouts`.
+_DEFAULT_MAX_EPISODE_STEPS = 1000
+
+
+def read_d4rl_hdf5(
+    path: str,
+    source: str,
+    action_bounds: Optional[ActionBounds] = None,
+    max_episode_steps: Optional[int] = None,
+) -> OfflineData:
+    """Reads the transitions that `d4rl.qlearning_dataset` makes of a file.
+
+    Args:
+      path: Name of the file.
+      source: What the data was asked for by, for records.
+      action_bounds: As of `load_dataset`.
+      max_episode_steps: As of `load_dataset`.
+
+    Returns:
+      The data. A row after a time limit begins an episode, as one after a terminal does.
+
+    Raises:
+      InputError: If the file is not usable.
+    """
+    with open_d4rl_hdf5(path) as file:
+        if action_bounds is None:
+            action_bounds = _recorded_bounds(path, file.attributes)
+        minimum, maximum = resolve_bounds(path, file.shapes["actions"][1], action_bounds)
+        terminals = file.read_vector("terminals")
+        if "timeouts" in file.shapes:
+            timeouts = file.read_vector("timeouts")
+        else:
+            limit = _episode_limit(path, max_episode_steps, file.attributes)
+            timeouts = episodes.infer_timeouts(terminals, limit)
+        keep = ~timeouts
+        keep[-1] = False
+        if not keep.any():
+            raise InputError(
+                f"{path}: has no usable transition; it must have two consecutive rows of an "
+                f"episode, but has {len(timeouts)} rows, {int(timeouts.sum())} of them cut by a "
+                "time limit."
+            )
+        ends = terminals | timeouts
+        rewards = file.read_vector("rewards")
+        observations, next_observations = file.read_observations(keep)
+        return OfflineData(
+            observations=as_float32(observations),
+            actions=as_float32(file.read_actions(keep, minimum, maximum)),
+            rewards=as_float32(np.compress(keep, rewards, out=empty_float32((keep.sum(),)))),
+            next_observations=as_float32(next_observations),
+            discounts=as_float32(~terminals[keep]),
+            episode_starts=episodes.starts_of_rows(ends, keep),
+            episode_returns=as_float32(episodes.complete_returns(rewards, ends)),
+            action_minimum=minimum,
+            action_maximum=maximum,
+            source=source,
+        )
+
+
+def _recorded_bounds(path: str, attributes: Mapping[str, Any]) -> Optional[ActionBounds]:
+    names = [name for name in ("action_minimum", "action_maximum") if name in attributes]
+    if len(names) == 1:
+        raise InputError(
+            f"{path}: of the attributes action_minimum and action_maximum it has only "
+            f"{names[0]}; it must have both or neither."
+        )
+    return (attributes[names[0]], attributes[names[1]]) if names else None
+
+
+def _episode_limit(path: str, given: Optional[int], attributes: Mapping[str, Any]) -> int:
+    limit = attributes.get("max_episode_steps") if given is None else given
+    if limit is None:
+        limit = _DEFAULT_MAX_EPISODE_STEPS
+        logging.warning(
+            "%s: has no timeouts; episodes are taken to be cut after %d steps, pass "
+            "max_episode_steps if that is wrong.",
+            path,
+            limit,
+        )
+    if not isinstance(limit, (int, np.integer)) or limit < 1:
+        raise InputError(f"{path}: max_episode_steps is {limit!r}; it must be a positive integer.")
+    return int(limit)
 
 
 class D4rlFile:
     """The rows of an open D4RL-layout file, validated as they are read.
 
     Attributes:
-        path: Name of the file.
-        shapes: Shapes by key: `observations` [N, S], `actions` [N, A], `rewards` [N], `terminals`
-            [N] and, where the file has it, `timeouts` [N].
-        attributes: Those of `action_minimum`, `action_maximum` and `max_episode_steps` that the
-            file has.
+      path: Name of the file.
+      shapes: Shapes by key: `observations` [N, S], `actions` [N, A], `rewards` [N], `terminals`
+        [N] and, where the file has it, `timeouts` [N].
+      attributes: Those of `action_minimum`, `action_maximum` and `max_episode_steps` that the
+        file has.
     """
 
     def __init__(self, file: h5py.File, path: str) -> None:
         self.path = path
         self._datasets: dict[str, h5py.Dataset] = {}
-        for key, rank in {**_REQUIRED, **_OPTIONAL}.items():
-            if key in _OPTIONAL and key not in file.keys():
-                continue
+        for key in (*_REQUIRED, "timeouts") if "timeouts" in file.keys() else _REQUIRED:
             self._datasets[key] = _get_dataset(file, path, key)
-            check_kind_and_rank(path, key, self._datasets[key], rank)
+            check_kind_and_rank(path, key, self._datasets[key], 2 if key in MATRICES else 1)
         check_lengths(path, self._datasets)
         # A vector may be a column [N, 1].
         self.shapes: dict[str, tuple[int, ...]] = {
@@ -64,7 +150,7 @@ class D4rlFile:
         A block is of about `PIECE_BYTES`, or of as many rows as can be decompressed at once.
 
         Raises:
-            InputError: If the file is damaged, or a value is NaN or Inf.
+          InputError: If the file is damaged, or a value is NaN or Inf.
         """
         dataset, shape = self._datasets[key], self.shapes[key]
         block_size = max(1, PIECE_BYTES // (4 * math.prod(shape[1:])))
@@ -81,7 +167,7 @@ class D4rlFile:
         """Returns `rewards` [N] in float32, `terminals` [N] or `timeouts` [N] in bool.
 
         Raises:
-            InputError: As `read_blocks`, or if a value of the latter is neither 0 nor 1.
+          InputError: As `read_blocks`, or if a value of the latter is neither 0 nor 1.
         """
         is_flag = key in _FLAGS
         vector = np.empty(self.shapes[key], bool if is_flag else np.float32)
@@ -94,15 +180,10 @@ class D4rlFile:
     def read_actions(
         self, keep: np.ndarray, minimum: np.ndarray, maximum: np.ndarray
     ) -> np.ndarray:
-        """Returns the actions of the rows to keep; those of all rows are checked.
-
-        Args:
-            keep: [N] bool.
-            minimum: [A], the least actions.
-            maximum: [A], the greatest.
+        """Returns the actions of the rows to keep, [N] bool; those of all rows are checked.
 
         Raises:
-            InputError: As `read_blocks`, or if an action lies outside its bounds.
+          InputError: As `read_blocks`, or if an action lies outside its bounds.
         """
         actions = empty_float32((np.count_nonzero(keep), *self.shapes["actions"][1:]))
         filled, is_rounded = 0, False
@@ -115,13 +196,10 @@ class D4rlFile:
         """Returns the observations of the rows to keep, and those of the rows after them.
 
         Each block goes to both places while it is at hand, so that the file's own array, as large
-        as either, is never in memory.
-
-        Args:
-            keep: [N] bool, false in the last row.
+        as either, is never in memory. `keep`, [N] bool, is false in the last row.
 
         Raises:
-            InputError: As `read_blocks`.
+          InputError: As `read_blocks`.
         """
         shape = (np.count_nonzero(keep), *self.shapes["observations"][1:])
         observations, next_observations = empty_float32(shape), empty_float32(shape)
@@ -131,13 +209,6 @@ class D4rlFile:
             filled = _append(observations, filled, rows, keep[start:])
             next_filled = _append(next_observations, next_filled, rows, follows[start:])
         return observations, next_observations
-
-
-def select_rows(array: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """Returns the rows to keep of a float32 array, as `empty_float32` makes arrays."""
-    selected = empty_float32((np.count_nonzero(keep), *array.shape[1:]))
-    _append(selected, 0, array, keep)
-    return selected
 
 
 def _append(array: np.ndarray, filled: int, rows: np.ndarray, mask: np.ndarray) -> int:
@@ -151,17 +222,11 @@ def _append(array: np.ndarray, filled: int, rows: np.ndarray, mask: np.ndarray) 
 
 @contextlib.contextmanager
 def open_d4rl_hdf5(path: str) -> Iterator[D4rlFile]:
-    """Opens a D4RL-layout file.
-
-    Args:
-        path: Name of the file.
-
-    Yields:
-        The file; it is closed at the end of the `with` block.
+    """Opens a D4RL-layout file for a `with` block.
 
     Raises:
-        InputError: If the file is not HDF5 or is truncated, lacks a key, or an array has a wrong
-            rank, length or type or lies outside the file; or if memory ends in the `with` block.
+      InputError: If the file is not HDF5 or is truncated, lacks a key, or an array has a wrong
+        rank, length or type or lies outside the file; or if memory ends in the `with` block.
     """
     try:
         with contextlib.ExitStack() as stack:
@@ -174,7 +239,7 @@ def open_d4rl_hdf5(path: str) -> Iterator[D4rlFile]:
 
 @contextlib.contextmanager
 def _reading(path: str) -> Iterator[None]:
-    """What h5py raises for damaged files of one kind or another becomes an `InputError`."""
+    """Turns what h5py raises for damaged files into an `InputError`."""
     try:
         yield
     except InputError:
@@ -186,7 +251,7 @@ def _reading(path: str) -> Iterator[None]:
 
 
 def _get_dataset(file: h5py.File, path: str, key: str) -> h5py.Dataset:
-    """The dataset `key`, whose bytes must lie in this file."""
+    """Returns the dataset `key`, whose bytes must lie in this file."""
     link = file.get(key, getlink=True)
     if link is None:
         keys = ", ".join(sorted(map(str, file.keys()))) or "none"
@@ -225,18 +290,18 @@ def save_d4rl_hdf5(
     The file appears under its name only once it is complete.
 
     Args:
-        path: Name of the file; a file of that name is replaced.
-        observations: [N, S].
-        actions: [N, A].
-        rewards: [N].
-        terminals: [N], true where the action ended the episode in a terminal state.
-        timeouts: [N], true where a time limit, or the end of the recording, cut the episode.
-        attributes: HDF5 attributes of the file: `action_minimum` and `action_maximum`, provenance.
-        next_observations: [N, S], optional; `load_dataset` does not need it.
+      path: Name of the file; a file of that name is replaced.
+      observations: [N, S].
+      actions: [N, A].
+      rewards: [N].
+      terminals: [N], true where the action ended the episode in a terminal state.
+      timeouts: [N], true where a time limit, or the end of the recording, cut the episode.
+      attributes: HDF5 attributes of the file: `action_minimum` and `action_maximum`, provenance.
+      next_observations: [N, S], optional; `load_dataset` does not need it.
 
     Raises:
-        InputError: If the arrays do not fit together, a terminal or timeout is neither 0 nor 1, or
-            the file cannot be written.
+      InputError: If the arrays do not fit together, a terminal or timeout is neither 0 nor 1, or
+        the file cannot be written.
     """
     columns = {
         "observations": observations,

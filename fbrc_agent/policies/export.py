@@ -40,7 +40,7 @@ def export_policy(
       distribution.
     - `sample`: `observation` and `seed` [B] int64 to `action`, drawn from the distribution; row i
       is a function of its own observation and seed alone, whatever else is in the batch. For
-      tanh-normal policies, as all that `FbrcAgent` has with `create_actor_network`.
+      tanh-normal policies alone, such as those of `create_actor_network`.
     - `value`, if `value_fn` is given: `observation` and `action` to what it returns.
 
     All floating-point numbers are float32. Observations are taken as they are, beyond the range of
@@ -50,14 +50,14 @@ def export_policy(
     The model holds TensorFlow's own ops only and the weights as constants, each once; it loads
     where neither tf_agents nor tensorflow_probability is installed. Beside it are the requests with
     which TensorFlow Serving warms up, `assets.extra/tf_serving_warmup_requests`, and the model
-    card, `README.md` and `policy.json` (see `model_card`). It is written beside and renamed.
+    card, `README.md` and `policy.json` (see `model_card`). The write is atomic.
 
     Args:
       policy: A stateless TF-Agents policy over one observation tensor and one action tensor.
       directory: The model's directory; its base name is the model's name.
       version: The version; by default the one after the newest, from 1 on.
-      value_fn: What `value` computes, e.g. `FbrcAgent.values`.
-      origin: Entries of the model card that tell where the policy comes from, as JSON takes them.
+      value_fn: What `value` computes, such as an agent's values.
+      origin: Entries of the model card that say where the policy comes from, as JSON takes them.
 
     Returns:
       directory/version.
@@ -86,19 +86,7 @@ def export_tf_agents_policy(
     """Writes the greedy form of a policy as TF-Agents' `PolicySaver` does, for its pipelines.
 
     `SavedModelPyTFEagerPolicy(path, load_specs_from_pbtxt=True)` loads it, and an `Actor` takes
-    that.
-
-    Args:
-      policy: As of `export_policy`.
-      directory: As of `export_policy`.
-      version: As of `export_policy`.
-      origin: As of `export_policy`.
-
-    Returns:
-      directory/version.
-
-    Raises:
-      InputError: As `export_policy`.
+    that. Arguments, result and errors are those of `export_policy`.
     """
     _check(policy)
     name = os.path.basename(os.path.abspath(directory))

@@ -1,7 +1,7 @@
 """The model card beside an exported policy: policy.json for programs, README.md for people.
 
-Both only tell. Nothing that serves or evaluates a policy follows what is in them to another file:
-the model is the SavedModel alone.
+Both only describe. Nothing that serves or evaluates a policy follows what is in them to another
+file: the model is the SavedModel alone.
 """
 
 import json
@@ -27,23 +27,25 @@ def write(directory: str, name: str, policy: tf_policy.TFPolicy, origin: Mapping
     policy.json holds `name`; `observation` and `action`, each with name, dtype, shape without the
     batch, and bounds (those of observations are the data's, nothing clips to them);
     `normalization`, None, since observations enter the network as they are; `signatures`, the names
-    and shapes of inputs and outputs; `versions` and `git_revision` of what exported it; and what
-    `origin` tells: for a policy of a run `task`, `seed`, `data` (source, SHA-256, counts, returns),
-    `steps` of both stages, and `scores`, each episode's return and length, or None if the policy at
-    this step was not evaluated.
+    and shapes of inputs and outputs; `versions` and `git_revision` of what exported it; and the
+    entries of `origin`: for a policy of a run `algorithm` (what people call it), `task`, `seed`,
+    `data` (source, SHA-256, counts, returns), `steps` of each stage by its name, and `scores`, each
+    episode's return and length, or None if the policy at this step was not evaluated.
 
     Args:
       directory: The SavedModel.
       name: The model's name.
       policy: What was exported.
-      origin: Entries that tell where it comes from.
+      origin: Entries that say where it comes from.
     """
+    data = origin.get("data", {})
     card = {
         "name": name,
         **origin,
         "observation": {
             **_describe(policy.time_step_spec.observation, "observation"),
-            **_range(origin.get("data", {})),
+            "minimum": data.get("observation_minimum"),
+            "maximum": data.get("observation_maximum"),
         },
         "action": {
             **_describe(policy.action_spec, "action"),
@@ -74,12 +76,6 @@ def read_task(directory: str) -> str:
 
 def _describe(spec: tf.TensorSpec, name: str) -> dict[str, Any]:
     return {"name": name, "dtype": spec.dtype.name, "shape": spec.shape.as_list()}
-
-
-def _range(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the range of the observations in the data, or nothing where it is not known."""
-    names = {"minimum": "observation_minimum", "maximum": "observation_maximum"}
-    return {key: data.get(name) for key, name in names.items()}
 
 
 def _bound(spec: tf.TensorSpec, name: str) -> Optional[list[float]]:
@@ -125,12 +121,11 @@ policy.json.
 
 def _origin_lines(card: Mapping[str, Any]) -> list[str]:
     lines = []
-    if "task" in card:
-        steps = card["steps"]
+    if "algorithm" in card:
+        steps = ", ".join(f"{count} updates of {stage}" for stage, count in card["steps"].items())
         lines.append(
-            f"A greedy policy for {card['task']}, trained offline by Fisher-BRC "
-            f"(arXiv:2103.08050): {steps['behavior']} updates of the behavior density, "
-            f"{steps['fbrc']} of the agent, seed {card['seed']}."
+            f"A greedy policy for {card['task']}, trained offline by {card['algorithm']}: {steps}, "
+            f"seed {card['seed']}."
         )
     if "data" in card:
         data = card["data"]
@@ -178,7 +173,7 @@ def _range_sentence(card: Mapping[str, Any]) -> str:
         f"| {i} | {a:.6g} | {b:.6g} |" for i, (a, b) in enumerate(zip(minimum, maximum))
     )
     return (
-        "\n\nBeyond the range of the data the policy answers as well, untrained:\n\n"
+        "\n\nThe policy also answers outside the range of the data, untrained:\n\n"
         f"| observation | least | most |\n|---|---|---|\n{rows}"
     )
 

@@ -10,7 +10,7 @@ from tf_agents.train.utils import train_utils
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import nest_utils
 
-from fbrc_agent.datasets import array_checks, batches, offline_data
+from fbrc_agent.datasets import batches, checks, offline_data
 from fbrc_agent.utils.errors import InputError
 
 
@@ -121,7 +121,7 @@ def make_shifted(data, shift):
     arrays = {}
     for name in ("observations", "actions", "rewards", "next_observations", "discounts"):
         array = getattr(data, name)
-        memory = array_checks.empty_float32((array.size + shift,))
+        memory = checks.empty_float32((array.size + shift,))
         arrays[name] = memory[shift:].reshape(array.shape)
         arrays[name][...] = array
     bounds = (data.action_minimum, data.action_maximum)

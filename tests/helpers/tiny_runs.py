@@ -24,7 +24,7 @@ _SIZES = {
     "SEED": 0,
     "BATCH_SIZE": 32,
     "BEHAVIOR_STEPS": 20,
-    "FBRC_STEPS": 20,
+    "STEPS": 20,
     "EVAL_INTERVAL": 10,
     "NUM_EVAL_EPISODES": 2,
     "train.log_interval": 10,

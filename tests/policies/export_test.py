@@ -1,6 +1,7 @@
 """Exported policies: plain TensorFlow, equal to the policy in Python."""
 
 import gc
+import json
 import logging
 import os
 import pathlib
@@ -329,6 +330,25 @@ def test_nest_of_observations_is_refused(tmp_path):
     with pytest.raises(InputError, match="one observation tensor"):
         export.export_policy(policy, str(tmp_path / "below" / "model"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_model_card_says_where_the_policy_comes_from(tmp_path, policy):
+    origin = {
+        "algorithm": "Some-RL",
+        "task": "Pendulum-v1",
+        "seed": 7,
+        "data": {"source": "mine", "transitions": 12, "checksum": "abc"},
+        "steps": {"model": 3, "some_rl": 5},
+        "scores": None,
+    }
+    path = pathlib.Path(export.export_policy(policy, str(tmp_path / "model"), origin=origin))
+    card = json.loads((path / "policy.json").read_text())
+    assert {key: card[key] for key in origin} == origin
+    page = (path / "README.md").read_text()
+    assert (
+        "A greedy policy for Pendulum-v1, trained offline by Some-RL: 3 updates of model, "
+        "5 updates of some_rl, seed 7.\nData: mine, 12 transitions, SHA-256 of its arrays abc.\n"
+    ) in page
 
 
 # Runs.

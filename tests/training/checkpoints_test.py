@@ -370,7 +370,7 @@ def test_checkpoint_of_another_format_is_refused(directory):
 def continued(tiny_run, pendulum_data, tmp_path_factory):
     """A run of 20 updates that went on to 30, undamaged."""
     root_dir = shutil.copytree(tiny_run, tmp_path_factory.mktemp("continued") / "run")
-    assert tiny_runs.train(root_dir, pendulum_data, FBRC_STEPS=30) == 0
+    assert tiny_runs.train(root_dir, pendulum_data, STEPS=30) == 0
     return root_dir
 
 
@@ -382,7 +382,7 @@ def test_damaged_run_ends_as_an_undamaged_one(
     root_dir = shutil.copytree(tiny_run, tmp_path / "run")
     kind = INDEX if damage == "deleted" else DATA
     DAMAGES[damage](root_dir / "train" / "checkpoints" / f"ckpt-20.{kind}")
-    assert tiny_runs.train(root_dir, pendulum_data, FBRC_STEPS=30) == 0
+    assert tiny_runs.train(root_dir, pendulum_data, STEPS=30) == 0
     assert "going on from ckpt-10" in capsys.readouterr().err
     ours, theirs = (
         [{k: v for k, v in line.items() if k != "seconds"} for line in tiny_runs.read_lines(each)]
@@ -412,7 +412,7 @@ def test_run_without_a_whole_checkpoint_is_refused(tiny_run, pendulum_data, tmp_
     root_dir = shutil.copytree(tiny_run, tmp_path / "run")
     for path in (root_dir / "train" / "checkpoints").glob(f"*.{DATA}"):
         truncate(path)
-    assert tiny_runs.train(root_dir, pendulum_data, FBRC_STEPS=30) == 2
+    assert tiny_runs.train(root_dir, pendulum_data, STEPS=30) == 2
     assert "No checkpoint in" in capsys.readouterr().err
 
 
@@ -424,7 +424,7 @@ def test_run_does_not_go_on_from_a_checkpoint_copied_from_another_seed(
     run = json.loads((root_dir / "run.json").read_text())
     (root_dir / "run.json").write_text(json.dumps({**run, "seed": 1}))
     (root_dir / "operative_config.gin").unlink()
-    assert tiny_runs.train(root_dir, pendulum_data, FBRC_STEPS=30, SEED=1) == 2
+    assert tiny_runs.train(root_dir, pendulum_data, STEPS=30, SEED=1) == 2
     assert "has seed 0, this run's is 1" in capsys.readouterr().err
 
 
@@ -439,7 +439,7 @@ def test_run_does_not_go_on_with_another_density(tiny_run, pendulum_data, tmp_pa
     )
     binding = f"train.behavior_dir = '{tmp_path / 'other'}'"
     before = (root_dir / "metrics.jsonl").read_bytes()
-    assert tiny_runs.train(root_dir, pendulum_data, FBRC_STEPS=30, bindings=[binding]) == 2
+    assert tiny_runs.train(root_dir, pendulum_data, STEPS=30, bindings=[binding]) == 2
     theirs = fitted_behavior.checksum(behavior)
     message = f"ckpt-20 has behavior density {ours!r}, this run's is {theirs!r}; give another"
     assert message in capsys.readouterr().err

@@ -27,7 +27,7 @@ def assert_good_checkpoints(root_dir):
 
 def test_a_learning_rate_of_ten(tmp_path, pendulum_data, capsys):
     bindings = ["critic/Adam.learning_rate = 10.0", "actor/Adam.learning_rate = 1e30"]
-    code = tiny_runs.train(tmp_path / "run", pendulum_data, bindings=bindings, FBRC_STEPS=200)
+    code = tiny_runs.train(tmp_path / "run", pendulum_data, bindings=bindings, STEPS=200)
     assert code == 3
     sentence = refused(capsys)
     assert "of the fbrc stage" in sentence
@@ -45,7 +45,7 @@ def test_a_nan_in_the_data_after_validation(tmp_path, pendulum_data, capsys, mon
         return data
 
     monkeypatch.setattr(offline_data, "load_dataset", spoiled)
-    code = tiny_runs.train(tmp_path / "run", pendulum_data, FBRC_STEPS=100)
+    code = tiny_runs.train(tmp_path / "run", pendulum_data, STEPS=100)
     assert code == 3
     assert "rewards of" in (sentence := refused(capsys))
     assert "are not finite in row 7" in sentence

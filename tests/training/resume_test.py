@@ -13,7 +13,7 @@ from tests.helpers import tiny_runs
 
 # As large as in real runs: a race between operations may be lost only when they take long.
 _SIZES = {
-    **{"BEHAVIOR_STEPS": 4000, "FBRC_STEPS": 3000, "EVAL_INTERVAL": 500, "BATCH_SIZE": 256},
+    **{"BEHAVIOR_STEPS": 4000, "STEPS": 3000, "EVAL_INTERVAL": 500, "BATCH_SIZE": 256},
     **{"train.log_interval": 100, "train.checkpoint_interval": 50},
 }
 _NETWORKS = [

@@ -47,7 +47,7 @@ def lines_with(root_dir, stage, name):
 def read_operative_config(root_dir):
     """Returns the bindings of a run, all but the number of updates."""
     bindings = (root_dir / "operative_config.gin").read_text().splitlines()
-    return {b for b in bindings if " = " in b and not b.startswith("FBRC_STEPS")}
+    return {b for b in bindings if " = " in b and not b.startswith("STEPS")}
 
 
 # What a run leaves.
@@ -216,7 +216,7 @@ def interrupted_run(tmp_path_factory, pendulum_data):
     cwd = tmp_path_factory.mktemp("interrupted")
     root_dir = cwd / "run"
     options = {
-        "FBRC_STEPS": 1_000_000,
+        "STEPS": 1_000_000,
         "EVAL_INTERVAL": 100,
         "NUM_EVAL_EPISODES": 1,
         "train.log_interval": 20,
@@ -238,7 +238,7 @@ def interrupted_run(tmp_path_factory, pendulum_data):
         file.write('{"stage": "fb')
 
     last = 100 * (killed_step // 100 + 1)
-    assert tiny_runs.run_command(*again, "--gin_bindings", f"FBRC_STEPS = {last}") == 0
+    assert tiny_runs.run_command(*again, "--gin_bindings", f"STEPS = {last}") == 0
     return root_dir, interrupted, last
 
 
@@ -350,7 +350,7 @@ def test_refuses_the_directory_of_a_run_on_other_data(tiny_run, tmp_path, capsys
     [
         ({"BATCH_SIZE": 10_000}, f"integer from 1 to {NUM_TRANSITIONS}"),
         ({"SEED": -1}, "seed is -1"),
-        ({"FBRC_STEPS": 1e6}, "train.fbrc_steps is 1000000.0; it must be an integer"),
+        ({"STEPS": 1e6}, "train.fbrc_steps is 1000000.0; it must be an integer"),
         ({"EVAL_INTERVAL": -1}, "train.eval_interval is -1"),
         ({"TASK": "Hopper-v4"}, "sizes (3, 1), but Hopper-v4 has (11, 3)"),
     ],
