@@ -25,7 +25,8 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 
 from fbrc_agent.agents import behavior, fbrc
-from fbrc_agent.datasets import batches, offline_data
+from fbrc_agent.datasets import batches, hdf5, sources
+from fbrc_agent.datasets.offline_data import OfflineData
 from fbrc_agent.environments import gymnasium_environment
 from fbrc_agent.evaluation import rollouts
 from fbrc_agent.networks import actor_network, behavior_network, critic_network
@@ -158,7 +159,7 @@ def updates_in_one_call(
     return run
 
 
-def make_agent(name: str, data: offline_data.OfflineData) -> tf_agent.TFAgent:
+def make_agent(name: str, data: OfflineData) -> tf_agent.TFAgent:
     """Returns an agent with gin's networks: behavior, F-BRC, a variant of it, SAC or CQL."""
     specs = data.time_step_spec, data.action_spec
     spaces = data.time_step_spec.observation, data.action_spec
@@ -266,14 +267,12 @@ def synthetic_columns(sizes: Sizes, rows: int) -> dict[str, np.ndarray]:
     }
 
 
-def synthetic_data(sizes: Sizes, rows: int) -> offline_data.OfflineData:
+def synthetic_data(sizes: Sizes, rows: int) -> OfflineData:
     """Returns transitions of noise."""
     observations, actions, rewards, *_ = synthetic_columns(sizes, rows).values()
     following = np.roll(observations, -1, axis=0)
     discounts = np.ones(rows, np.float32)
-    return offline_data.OfflineData.from_arrays(
-        observations, actions, rewards, following, discounts
-    )
+    return OfflineData.from_arrays(observations, actions, rewards, following, discounts)
 
 
 def make_loading(sizes: Sizes, directory: str) -> dict[str, Contender]:
@@ -285,7 +284,7 @@ def make_loading(sizes: Sizes, directory: str) -> dict[str, Contender]:
             [file[key][()] for key in file]
 
     def load() -> None:
-        offline_data.load_dataset(path)
+        sources.load_dataset(path)
 
     return {"load": lambda: 1 / rate(load, 0.0), "h5py": lambda: 1 / rate(read, 0.0)}
 
@@ -308,7 +307,7 @@ def make_memory(sizes: Sizes, directory: str) -> dict[str, Contender]:
 
 def memory_of(path: str, batch_size: int) -> tuple[int, int]:
     """Loads a file, draws batches; returns this process's peak memory and its data's bytes."""
-    data = offline_data.load_dataset(path)
+    data = sources.load_dataset(path)
     for _ in batches.make_tf_dataset(data, batch_size, seed=0).take(10):
         pass
     arrays = (data.observations, data.actions, data.rewards, data.next_observations, data.discounts)
@@ -327,7 +326,7 @@ def peak_bytes() -> int:
 def _data_file(sizes: Sizes, directory: str, rows: int) -> str:
     path = os.path.join(directory, f"{rows}.hdf5")
     if not os.path.exists(path):
-        offline_data.save_d4rl_hdf5(path, **synthetic_columns(sizes, rows), attributes={})
+        hdf5.save_d4rl_hdf5(path, **synthetic_columns(sizes, rows), attributes={})
     return path
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fbrc_agent.environments import d4rl
+from fbrc_agent.environments import tasks
 from fbrc_agent.experiments import curves
 from fbrc_agent.experiments.curves import LoggedRun
 from fbrc_agent.utils.errors import InputError
@@ -115,7 +115,7 @@ def _draw_returns(axes: Axes, runs: Sequence[LoggedRun]) -> None:
         curves.draw_level(
             axes, level, color, "--", name if level is None else f"{name}: {level:.1f}"
         )
-    references = d4rl.get_task(first.identity["task"]).reference_scores
+    references = tasks.get_task(first.identity["task"]).reference_scores
     if references is not None:
         low, width = references[0], (references[1] - references[0]) / 100.0
 

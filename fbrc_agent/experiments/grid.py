@@ -12,12 +12,10 @@ from typing import Any, NamedTuple, Optional
 
 import gin
 
-from fbrc_agent.environments import d4rl
+from fbrc_agent.environments.tasks import get_task
 from fbrc_agent.experiments.processes import Run, run_all
-from fbrc_agent.utils.checks import is_integer
+from fbrc_agent.utils import checks
 from fbrc_agent.utils.errors import InputError
-
-_COUNTS = {"eval_interval": 0, "num_eval_episodes": 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,11 +94,7 @@ def grid(
     }
     _check_tasks(values["tasks"])
     for name in (n for n in values if n not in ("tasks", "bindings")):
-        least = _COUNTS.get(name, 1)
-        if not is_integer(values[name], least):
-            raise InputError(
-                f"grid.{name} is {values[name]!r}; it must be an integer of {least} or more."
-            )
+        checks.check_integer(f"grid.{name}", values[name], 0 if name == "eval_interval" else 1)
     texts = values.pop("bindings", ())
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise InputError(
@@ -120,7 +114,7 @@ def _check_tasks(tasks: Any) -> None:
             "{'hopper-medium-v2': None}."
         )
     for task in tasks:
-        if d4rl.get_task(task).environment is None:
+        if get_task(task).environment is None:
             raise InputError(f"grid.tasks: there is no environment to evaluate {task!r} in.")
 
 
@@ -130,7 +124,7 @@ class Pretraining(NamedTuple):
     Attributes:
       algorithm: The name of its algorithm.
       name: Name of its directory; settings that share its runs mean the same by it.
-      gin_file: Its gin file, of its own algorithm or of one that it is trained for.
+      gin_file: gin file of its algorithm.
       bindings: gin bindings that make its network, for it and for the runs that take it.
     """
 
@@ -196,7 +190,7 @@ def run_grid(settings: Sequence[Setting], sizes: Sizes) -> list[Cell]:
                     run = Run(
                         *_place(sizes, task, part.name, seed),
                         part.gin_file,
-                        (*_selection(part), *common, *part.bindings, *sizes.bindings),
+                        (*common, *part.bindings, *sizes.bindings),
                         sizes.pretraining_steps,
                     )
                     pretrained[part.algorithm] = runs.setdefault(run.root_dir, run)
@@ -220,11 +214,6 @@ def _place(sizes: Sizes, task: str, name: str, seed: int) -> tuple[str, str]:
     """Returns the directory of a run and its title in messages."""
     directory = os.path.join(sizes.runs_dir, task, name, f"seed{seed}")
     return directory, f"{task}, {name}, seed {seed}"
-
-
-def _selection(part: Pretraining) -> tuple[str, ...]:
-    """Returns the bindings that select the algorithm of a pretraining alone."""
-    return (f"train.algorithm = @{part.algorithm}()", "train.pretraining_steps = {}")
 
 
 def _common_bindings(task: str, seed: int, sizes: Sizes) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ _HOPPER: _Tasks = {"Hopper-v4": "embedded:hopper-medium-replay"}
 
 
 def _behavior(name: str, *bindings: str) -> tuple[Pretraining, ...]:
-    return (Pretraining("behavior", f"behavior-{name}", "fbrc.gin", bindings),)
+    return (Pretraining("behavior", f"behavior-{name}", "behavior.gin", bindings),)
 
 
 MIXTURE = _behavior("mixture")

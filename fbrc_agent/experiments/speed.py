@@ -15,10 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fbrc_agent.experiments import benchmark, curves, report
-from fbrc_agent.training import trainer  # noqa: F401
-from fbrc_agent.utils import tables
-from fbrc_agent.utils.checks import is_integer, is_number
-from fbrc_agent.utils.errors import InputError
+from fbrc_agent.utils import checks, tables
 
 # Hours for 1M updates, on 8 cores of an AMD EPYC 7B12.
 _PAPER_HOURS = {"behavior": 1.4, "fbrc": 6.2, "cql": 16.3}
@@ -47,10 +44,8 @@ def speed(
     """
     if rounds is None:
         rounds = _QUICK_ROUNDS if quick else benchmark.ROUNDS
-    if not is_integer(rounds, 1):
-        raise InputError(f"speed.rounds is {rounds!r}; it must be an integer of 1 or more.")
-    if not (is_number(seconds) and seconds > 0):
-        raise InputError(f"speed.seconds is {seconds!r}; it must be a number above 0.")
+    checks.check_integer("speed.rounds", rounds, 1)
+    checks.check_number("speed.seconds", seconds, above=0)
     return rounds, seconds
 
 

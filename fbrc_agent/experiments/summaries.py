@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from fbrc_agent.environments import d4rl
+from fbrc_agent.environments import tasks
 from fbrc_agent.experiments import curves
 from fbrc_agent.experiments.grid import Cell, Setting
 from fbrc_agent.utils import tables
@@ -156,7 +156,7 @@ def data_of(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Returns the description of the data of a task's runs, with its mean normalized score."""
     identity = outcomes[0].run.identity
     mean = identity["data"]["return_mean"]
-    score = None if mean is None else d4rl.get_task(identity["task"]).normalized_score(mean)
+    score = None if mean is None else tasks.get_task(identity["task"]).normalized_score(mean)
     return {**identity["data"], "score_mean": None if score is None else float(score)}
 
 

@@ -12,7 +12,7 @@ import gin
 import matplotlib.image
 import pytest
 
-from fbrc_agent.environments import d4rl
+from fbrc_agent.environments import tasks
 from fbrc_agent.experiments import grid, processes, runs, summaries
 from fbrc_agent.utils import run_lock
 from fbrc_agent.utils.errors import InputError
@@ -20,7 +20,7 @@ from tests.helpers import tiny_runs
 
 TASK, DATA = "Pendulum-v1", "embedded:pendulum-medium-replay"
 STEPS = 400
-RANDOM, EXPERT = d4rl.get_task(TASK).reference_scores
+RANDOM, EXPERT = tasks.get_task(TASK).reference_scores
 
 
 def make_sizes(root_dir, **changes):
@@ -283,9 +283,7 @@ def test_another_configuration_in_force_stays(complete_lambda):
 
 def test_a_shared_network_of_other_updates_is_refused(complete_lambda):
     sizes = make_sizes(complete_lambda, pretraining_steps=30)
-    with pytest.raises(
-        InputError, match="seed0 holds a run of 20 updates, not 30"
-    ):
+    with pytest.raises(InputError, match="seed0 holds a run of 20 updates, not 30"):
         grid.run_grid([runs.FBRC], sizes)
 
 

@@ -28,7 +28,7 @@ def test_hours_are_those_of_a_million_updates():
     "binding, message",
     [
         ("speed.rounds = 0", "speed.rounds is 0; it must be an integer of 1 or more"),
-        ("speed.seconds = -1", "speed.seconds is -1; it must be a number above 0"),
+        ("speed.seconds = -1", "speed.seconds is -1; it must be a finite number above 0"),
     ],
 )
 def test_a_measurement_that_cannot_be_is_refused(tmp_path, capsys, binding, message):
