@@ -45,13 +45,13 @@ def download(task: Task, cache_dir: Optional[str] = None) -> str:
             f"Data address {task.data_url!r} of task {task.id!r} is not an http or "
             "https address of a file; pass DATA=path of an HDF5 file."
         )
-    variables = [os.environ.get(name) for name in ("FBRC_DATA_DIR", "D4RL_DATASET_DIR")]
-    cache_dir = cache_dir or next(filter(None, variables), os.path.expanduser("~/.d4rl/datasets"))
-    path = os.path.join(cache_dir, name)
+    directory = cache_dir or os.environ.get("FBRC_DATA_DIR") or os.environ.get("D4RL_DATASET_DIR")
+    directory = directory or os.path.expanduser("~/.d4rl/datasets")
+    path = os.path.join(directory, name)
     if os.path.exists(path) and _hdf5_problem(path) is None:
         return path
     try:
-        os.makedirs(cache_dir, exist_ok=True)
+        os.makedirs(directory, exist_ok=True)
         with atomic_files.replacing(path) as temporary:
             with open(temporary, "xb") as file:
                 file.writelines(_receive(task.data_url, name))

@@ -177,20 +177,18 @@ class D4rlFile:
             vector[start : start + len(rows)] = rows
         return vector
 
-    def read_actions(
-        self, keep: np.ndarray, minimum: np.ndarray, maximum: np.ndarray
-    ) -> np.ndarray:
+    def read_actions(self, keep: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """Returns the actions of the rows to keep, [N] bool; those of all rows are checked.
 
         Raises:
-          InputError: As `read_blocks`, or if an action lies outside its bounds.
+          InputError: As `read_blocks`, or if an action lies outside its bounds, [A] each.
         """
         actions = empty_float32((np.count_nonzero(keep), *self.shapes["actions"][1:]))
         filled, is_rounded = 0, False
         for start, rows in self.read_blocks("actions"):
-            is_rounded |= check_actions(self.path, rows, minimum, maximum, start)
+            is_rounded |= check_actions(self.path, rows, low, high, start)
             filled = _append(actions, filled, rows, keep[start:])
-        return np.clip(actions, minimum, maximum, out=actions) if is_rounded else actions
+        return np.clip(actions, low, high, out=actions) if is_rounded else actions
 
     def read_observations(self, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the observations of the rows to keep, and those of the rows after them.

@@ -119,18 +119,16 @@ class OfflineData:
         if check_actions(source, arrays["actions"], minimum, maximum):
             arrays["actions"] = as_float32(np.clip(arrays["actions"], minimum, maximum))
         returns = to_array(
-            source, "episode_returns", np.zeros([0]) if episode_returns is None else episode_returns
+            source, "episode_returns", [] if episode_returns is None else episode_returns
         )
         check_finite(source, "episode_returns", returns)
         if episode_starts is None:
-            starts = infer_starts(
+            episode_starts = infer_starts(
                 arrays["observations"], arrays["next_observations"], arrays["discounts"]
             )
-        else:
-            starts = check_episode_starts(source, episode_starts, len(arrays["rewards"]))
         return cls(
             **arrays,
-            episode_starts=starts,
+            episode_starts=check_episode_starts(source, episode_starts, len(arrays["rewards"])),
             episode_returns=as_float32(returns),
             action_minimum=minimum,
             action_maximum=maximum,

@@ -15,7 +15,7 @@ from tf_agents.policies import tf_policy
 from tf_agents.specs import tensor_spec
 
 from fbrc_agent.policies import serving_requests
-from fbrc_agent.utils import atomic_files, json_files, provenance
+from fbrc_agent.utils import atomic_files, json_files, provenance, tables
 from fbrc_agent.utils.errors import InputError
 
 _CARD = "policy.json"
@@ -106,9 +106,7 @@ def _page(directory: str, card: Mapping[str, Any]) -> str:
     return f"""# {card["name"]}
 
 {origin}
-| signature | inputs | outputs |
-|---|---|---|
-{_signature_rows(card["signatures"])}
+{_signature_table(card["signatures"])}
 
 Observations enter the network as they are: no normalization, no clipping. A row with a NaN or an
 infinity gives a row of NaN. Actions are between
@@ -136,46 +134,37 @@ def _origin_lines(card: Mapping[str, Any]) -> list[str]:
     if card.get("scores") is not None:
         scores = card["scores"]
         normalized = scores.get("normalized_score")
+        episodes = enumerate(zip(scores["lengths"], scores["returns"]))
+        rows = [[f"{i}", f"{length}", f"{value:.2f}"] for i, (length, value) in episodes]
         lines += [
             "",
             f"Return over {len(scores['returns'])} episodes: {scores['return_mean']:.1f} "
             f"(standard deviation {scores['return_std']:.1f})"
             + ("." if normalized is None else f", normalized {normalized:.1f}."),
             "",
-            "| episode | steps | return |",
-            "|---|---|---|",
-            *(
-                f"| {i} | {length} | {value:.2f} |"
-                for i, (value, length) in enumerate(zip(scores["returns"], scores["lengths"]))
-            ),
+            tables.table([["episode", "steps", "return"], *rows], "r", markdown=True),
         ]
     return lines
 
 
-def _signature_rows(signatures: Mapping[str, Any]) -> str:
+def _signature_table(signatures: Mapping[str, Any]) -> str:
     def cell(tensors: Mapping[str, Any]) -> str:
         return ", ".join(
             f"`{name}` {t['dtype']} [{', '.join('B' if n is None else str(n) for n in t['shape'])}]"
             for name, t in tensors.items()
         )
 
-    return "\n".join(
-        f"| `{name}` | {cell(s['inputs'])} | {cell(s['outputs'])} |"
-        for name, s in signatures.items()
-    )
+    rows = [[f"`{k}`", cell(s["inputs"]), cell(s["outputs"])] for k, s in signatures.items()]
+    return tables.table([["signature", "inputs", "outputs"], *rows], markdown=True)
 
 
 def _range_sentence(card: Mapping[str, Any]) -> str:
     minimum, maximum = card["observation"]["minimum"], card["observation"]["maximum"]
     if minimum is None or maximum is None:
         return ""
-    rows = "\n".join(
-        f"| {i} | {a:.6g} | {b:.6g} |" for i, (a, b) in enumerate(zip(minimum, maximum))
-    )
-    return (
-        "\n\nThe policy also answers outside the range of the data, untrained:\n\n"
-        f"| observation | least | most |\n|---|---|---|\n{rows}"
-    )
+    rows = [[f"{i}", f"{a:.6g}", f"{b:.6g}"] for i, (a, b) in enumerate(zip(minimum, maximum))]
+    table = tables.table([["observation", "least", "most"], *rows], "r", markdown=True)
+    return f"\n\nThe policy also answers outside the range of the data, untrained:\n\n{table}"
 
 
 def _examples(directory: str, card: Mapping[str, Any]) -> str:

@@ -82,7 +82,7 @@ def test_refusals(tmp_path, directory, version, sentence):
 def test_processes_that_publish_at_once_get_versions_of_their_own(tmp_path):
     program = """
 import os, sys, time
-from fbrc_agent import policy_versions
+from fbrc_agent.policies import policy_versions
 def write(path):
     os.makedirs(path)
     open(os.path.join(path, "x"), "w").close()
