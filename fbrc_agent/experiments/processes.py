@@ -224,11 +224,10 @@ class _Progress:
     """A bar over the updates of all runs."""
 
     def __init__(self, runs: Sequence[Run], waiting: Sequence[Run]):
-        records = {run: run.records() if run in waiting else [] for run in runs}
-        self._steps = {
-            run: _last_step(records[run]) if run in waiting else run.num_updates for run in runs
-        }
-        self._evaluated = {run: _last_step(_evaluations(records[run])) for run in runs}
+        self._steps = {run: run.num_updates for run in runs}
+        self._evaluations = dict.fromkeys(runs, 0)
+        for run in waiting:
+            self._read(run)
         self._bar = progress.make_bar(
             total=sum(run.num_updates for run in runs),
             initial=sum(self._steps.values()),
@@ -237,15 +236,19 @@ class _Progress:
             disable=not waiting,
         )
 
+    def _read(self, run: Run) -> Optional[float]:
+        """Reads how far a run is; returns its newest score if there is a new one."""
+        records = run.records()
+        scores = [r["normalized_score"] for r in records if r.get("normalized_score") is not None]
+        self._steps[run] = max([record["step"] for record in records], default=0)
+        before, self._evaluations[run] = self._evaluations[run], len(scores)
+        return float(scores[-1]) if len(scores) > before else None
+
     def show(self, runs: Iterable[Run]) -> None:
         """Shows how far runs are, and the newest score among them."""
         for run in runs:
-            records = run.records()
-            self._steps[run] = _last_step(records)
-            evaluations, before = _evaluations(records), self._evaluated[run]
-            self._evaluated[run] = _last_step(evaluations)
-            if self._evaluated[run] > before:
-                score = float(evaluations[-1]["normalized_score"])
+            score = self._read(run)
+            if score is not None:
                 self._bar.set_postfix_str(f"{run.title}: score {score:.1f}", refresh=False)
         steps = sum(self._steps.values())
         # A run resumes from its checkpoint, which may be older than its newest record.
@@ -261,11 +264,3 @@ class _Progress:
     def close(self) -> None:
         """Leaves the bar as it is."""
         self._bar.close()
-
-
-def _evaluations(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [record for record in records if record.get("normalized_score") is not None]
-
-
-def _last_step(records: Sequence[dict[str, Any]]) -> int:
-    return max([record["step"] for record in records], default=0)

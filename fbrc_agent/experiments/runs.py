@@ -15,7 +15,7 @@ import gin
 from matplotlib.figure import Figure
 
 from fbrc_agent.experiments import curves, grid_figures, report, summaries
-from fbrc_agent.experiments.grid import Pretraining, Setting, Sizes, grid, run_grid
+from fbrc_agent.experiments.grid import Pretraining, Setting, Sizes, make_sizes, run_grid
 from fbrc_agent.experiments.summaries import Groups, Outcome, each, text
 from fbrc_agent.utils import tables
 
@@ -156,8 +156,7 @@ def _run(
     extra: Callable[[Sequence[Outcome]], dict[str, Any]] = lambda outcomes: {},
     tasks: Optional[_Tasks] = None,
 ) -> report.Report:
-    default_tasks = tasks or (_PENDULUM if quick else _TASKS)
-    sizes = grid(root_dir=root_dir, quick=quick, default_tasks=default_tasks)
+    sizes = make_sizes(root_dir, quick, tasks or (_PENDULUM if quick else _TASKS))
     groups = summaries.group(summaries.read(cell) for cell in run_grid(settings, sizes))
     data = {task: summaries.data_of(_first(by_setting)) for task, by_setting in groups.items()}
     numbers = {

@@ -226,9 +226,7 @@ def test_the_embedded_data_is_what_its_readme_says(
 
 @pytest.mark.parametrize("name", ["pendulum", "hopper"])
 def test_the_embedded_data_was_made_with_the_shipped_gin_file(name):
-    path = os.path.join(
-        os.path.dirname(sources.__file__), "embedded", f"{name}-medium-replay.hdf5"
-    )
+    path = os.path.join(os.path.dirname(sources.__file__), "embedded", f"{name}-medium-replay.hdf5")
     _, attributes = _read(path)
     gin.clear_config()
     gin.parse_config_file(os.path.join(_GIN, f"{name}.gin"))
