@@ -11,10 +11,9 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
-import gin
 from matplotlib.figure import Figure
 
-from fbrc_agent.experiments import curves, grid_figures, report, summaries
+from fbrc_agent.experiments import configuration, curves, grid_figures, report, summaries
 from fbrc_agent.experiments.grid import Pretraining, Setting, Sizes, make_sizes, run_grid
 from fbrc_agent.experiments.summaries import Groups, Outcome, each, text
 from fbrc_agent.utils import tables
@@ -176,15 +175,11 @@ def _run(
 
 def _command(name: str, quick: bool, root_dir: str) -> str:
     """Returns the command with its directory and gin bindings."""
-    lines = gin.config_str(max_line_length=100_000).splitlines()
-    bindings = [_quote(line) for line in lines if line.startswith("grid.")]
+    lines = [line for line in configuration.text().splitlines() if line.startswith("grid.")]
+    # A binding has single quotes itself, as Python's texts.
+    bindings = [shlex.quote(x) if re.search(r'["$`\\!]', x) else f'"{x}"' for x in lines]
     words = [report.command(name, quick), "--root_dir", shlex.quote(root_dir)]
     return " ".join(words + (["--gin_bindings", *bindings] if bindings else []))
-
-
-def _quote(binding: str) -> str:
-    """Returns a binding as one word of a shell; it has single quotes itself, as Python's texts."""
-    return shlex.quote(binding) if re.search(r'["$`\\!]', binding) else f'"{binding}"'
 
 
 def _describe(sizes: Sizes) -> str:
