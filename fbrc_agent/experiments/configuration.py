@@ -28,12 +28,12 @@ def parse(gin_file: str, bindings: Sequence[str]) -> None:
 def of_run(gin_file: str, bindings: Sequence[str]) -> str:
     """Returns the text of another configuration; the one in force stays."""
     kept = text()
-    try:
-        gin.clear_config()
-        parse(gin_file, bindings)
-        return text()
-    finally:
-        with gin.unlock_config():
+    with gin.unlock_config():
+        try:
+            gin.clear_config()
+            parse(gin_file, bindings)
+            return text()
+        finally:
             gin.clear_config()
             gin.parse_config(kept)
 

@@ -60,7 +60,7 @@ class LoggedRun:
 
     def last(self, stage: str, name: str) -> Optional[float]:
         """Returns the last finite value of a number; None if there is none."""
-        return last(self.curve(stage, name)[1])
+        return mean_of_last(self.curve(stage, name)[1], 1)
 
     def final_return(self, stage: str) -> Optional[float]:
         """Returns the last mean return of a stage, from the result where another run trained it."""
@@ -79,11 +79,6 @@ def read(root_dir: str) -> LoggedRun:
     """
     identity = run_directory.read_identity(root_dir)
     return LoggedRun(root_dir, identity, run_log.read_metrics(root_dir))
-
-
-def last(values: np.ndarray) -> Optional[float]:
-    """Returns the last finite value, or None."""
-    return mean_of_last(values, 1)
 
 
 def mean_of_last(values: np.ndarray, count: int) -> Optional[float]:
