@@ -86,8 +86,6 @@ ROWS = (
     Row("fbrc_to_cql", "updates/s, F-BRC : CQL", "updates", ("fbrc", "cql"), 6.0, 4.5),
     Row("gemm_share", "FLOP/s, F-BRC : large products", "updates", ("fbrc", "gemm"), 0.85, 0.75),
     Row("behavior_to_fbrc", "updates/s, behavior : F-BRC", "updates", ("behavior", "fbrc"), 5.0),
-    Row("no_penalty", "updates/s, no penalty : F-BRC", "updates", ("fbrc_no_penalty", "fbrc")),
-    Row("jit", "updates/s, compiled by XLA : F-BRC", "updates", ("fbrc_jit", "fbrc")),
     Row("learner_to_constant", "updates/s, data : a batch", "learner", ("data", "constant"), 0.97),
     Row("evaluation", "steps/s, together : one by one", "evaluation", ("together", "single"), 4.0),
     Row("memory", "peak memory : bytes of the arrays", "memory", ("memory",), 1.5, None, True),

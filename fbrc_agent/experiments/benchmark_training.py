@@ -35,11 +35,6 @@ from fbrc_agent.training import run_log
 # A measurement: its number in one round.
 Contender = Callable[[], float]
 
-# F-BRC with one argument changed: the cost of a part of the update.
-_VARIANTS: dict[str, dict[str, Any]] = {
-    "fbrc_no_penalty": {"gradient_penalty_weight": 0.0},
-    "fbrc_jit": {"jit_compile": True},
-}
 # CqlSacAgent as its authors' comparison with Fisher-BRC has it.
 _CQL = {
     "cql_alpha": 5.0,
@@ -147,18 +142,14 @@ def updates_in_one_call(agent: tf_agent.TFAgent, count: int) -> Callable[[Any], 
 
 
 def make_agent(name: str, data: OfflineData) -> tf_agent.TFAgent:
-    """Returns an agent with gin's networks: behavior, F-BRC, a variant of it, SAC or CQL."""
+    """Returns an agent with gin's networks: behavior, F-BRC, SAC or CQL."""
     specs = data.time_step_spec, data.action_spec
     spaces = data.time_step_spec.observation, data.action_spec
     if name == "behavior":
         return behavior.behavior().create_agent(*specs, 0, {})
-    if name.startswith("fbrc"):
-        with gin.unlock_config():
-            for argument, value in _VARIANTS.get(name, {}).items():
-                gin.bind_parameter(f"{name}/FbrcAgent.{argument}", value)
+    if name == "fbrc":
         mu = behavior_network.MixtureBehaviorNetwork(*spaces)
-        with gin.config_scope(name):
-            return fbrc.fbrc().create_agent(*specs, 0, {"behavior": mu})
+        return fbrc.fbrc().create_agent(*specs, 0, {"behavior": mu})
     tf.keras.utils.set_random_seed(0)
     rates = {part: f"{part}/Adam.learning_rate" for part in ("actor", "critic", "alpha")}
     adam = {part: tf.keras.optimizers.Adam(gin.query_parameter(r)) for part, r in rates.items()}

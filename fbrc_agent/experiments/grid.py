@@ -8,7 +8,7 @@ Networks that settings share are trained once for each task and seed, in
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 import gin
 
@@ -85,10 +85,10 @@ def make_sizes(root_dir: str, quick: bool, tasks: Mapping[str, Optional[str]]) -
 
 
 def _check_tasks(tasks: Any) -> None:
-    is_right = isinstance(tasks, Mapping) and all(
-        isinstance(data, (str, type(None))) for data in tasks.values()
-    )
-    if not is_right or not tasks:
+    kinds = (str, type(None))
+    if not (isinstance(tasks, Mapping) and tasks) or not all(
+        isinstance(data, kinds) for data in tasks.values()
+    ):
         raise InputError(
             f"grid.tasks is {tasks!r}; it must name the data of each task, such as "
             "{'hopper-medium-v2': None}."
@@ -162,26 +162,14 @@ def run_grid(settings: Sequence[Setting], sizes: Sizes) -> list[Cell]:
     runs: dict[str, Run] = {}  # By directory, in the order in which they start.
     for seed in range(sizes.seeds):
         for task in sizes.tasks:
-            common = _common_bindings(task, seed, sizes)
             for setting in settings:
-                pretrained: dict[str, Run] = {}
-                made_with: tuple[str, ...] = ()
+                pretrained = {}
                 for part in setting.pretraining:
-                    run = Run(
-                        *_place(sizes, task, part.name, seed),
-                        part.gin_file,
-                        (*common, *part.bindings, *sizes.bindings),
-                        sizes.pretraining_steps,
-                    )
+                    run = _make_run(sizes, task, seed, part, part.bindings, sizes.pretraining_steps)
                     pretrained[part.algorithm] = runs.setdefault(run.root_dir, run)
-                    made_with += part.bindings
-                run = Run(
-                    *_place(sizes, task, setting.name, seed),
-                    setting.gin_file,
-                    (*common, *made_with, *setting.bindings, *sizes.bindings),
-                    sizes.steps,
-                    pretrained,
-                )
+                bindings = [text for part in setting.pretraining for text in part.bindings]
+                bindings += setting.bindings
+                run = _make_run(sizes, task, seed, setting, bindings, sizes.steps, pretrained)
                 runs[run.root_dir] = run
                 cells.append(Cell(task, setting, seed, run))
     run_all(list(runs.values()), sizes.num_jobs)
@@ -190,17 +178,27 @@ def run_grid(settings: Sequence[Setting], sizes: Sizes) -> list[Cell]:
     return sorted(cells, key=lambda c: (tasks.index(c.task), order.index(c.setting.name), c.seed))
 
 
-def _place(sizes: Sizes, task: str, name: str, seed: int) -> tuple[str, str]:
-    """Returns the directory of a run and its title in messages."""
-    directory = os.path.join(sizes.runs_dir, task, name, f"seed{seed}")
-    return directory, f"{task}, {name}, seed {seed}"
-
-
-def _common_bindings(task: str, seed: int, sizes: Sizes) -> tuple[str, ...]:
-    return (
+def _make_run(
+    sizes: Sizes,
+    task: str,
+    seed: int,
+    part: Union[Setting, Pretraining],
+    bindings: Sequence[str],
+    num_updates: int,
+    pretrained: Optional[Mapping[str, Run]] = None,
+) -> Run:
+    common = (
         f"TASK = {task!r}",
         f"DATA = {sizes.tasks[task]!r}",
         f"SEED = {seed}",
         f"EVAL_INTERVAL = {sizes.eval_interval}",
         f"NUM_EVAL_EPISODES = {sizes.num_eval_episodes}",
+    )
+    return Run(
+        os.path.join(sizes.runs_dir, task, part.name, f"seed{seed}"),
+        f"{task}, {part.name}, seed {seed}",
+        part.gin_file,
+        (*common, *bindings, *sizes.bindings),
+        num_updates,
+        pretrained or {},
     )

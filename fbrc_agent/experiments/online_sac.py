@@ -1,6 +1,7 @@
 """TF-Agents' SAC, trained online in one Gymnasium environment, with every transition recorded."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
@@ -107,9 +108,6 @@ def make_sac_agent(
       gamma: Discount factor.
       target_update_tau: Share of the critics that enters their targets at every update.
 
-    Returns:
-      The initialized agent.
-
     Raises:
       InputError: If an argument is not in its range.
     """
@@ -117,31 +115,26 @@ def make_sac_agent(
     checks.check_number("make_sac_agent.learning_rate", learning_rate, above=0)
     checks.check_number("make_sac_agent.gamma", gamma, low=0, high=1)
     checks.check_number("make_sac_agent.target_update_tau", target_update_tau, above=0, high=1)
-    hidden_units = tuple(hidden_units)
+    layers = tuple(hidden_units)
+    projection = functools.partial(
+        tanh_normal_projection_network.TanhNormalProjectionNetwork,
+        std_transform=sac_agent.std_clip_transform,
+    )
     actor = actor_distribution_network.ActorDistributionNetwork(
-        observation_spec,
-        action_spec,
-        fc_layer_params=hidden_units,
-        continuous_projection_net=lambda spec: (
-            tanh_normal_projection_network.TanhNormalProjectionNetwork(
-                spec, std_transform=sac_agent.std_clip_transform
-            )
-        ),
+        *(observation_spec, action_spec),
+        fc_layer_params=layers,
+        continuous_projection_net=projection,
     )
     critic = critic_network.CriticNetwork(
         (observation_spec, action_spec),
-        joint_fc_layer_params=hidden_units,
+        joint_fc_layer_params=layers,
         kernel_initializer="glorot_uniform",
         last_kernel_initializer="glorot_uniform",
     )
+    adam = functools.partial(tf.keras.optimizers.legacy.Adam, learning_rate)
     agent = sac_agent.SacAgent(
-        ts.time_step_spec(observation_spec),
-        action_spec,
-        critic_network=critic,
-        actor_network=actor,
-        actor_optimizer=tf.keras.optimizers.legacy.Adam(learning_rate),
-        critic_optimizer=tf.keras.optimizers.legacy.Adam(learning_rate),
-        alpha_optimizer=tf.keras.optimizers.legacy.Adam(learning_rate),
+        *(ts.time_step_spec(observation_spec), action_spec, critic, actor),
+        *(adam(), adam(), adam()),
         gamma=gamma,
         target_update_tau=target_update_tau,
         target_entropy=-float(action_spec.shape.num_elements()),
