@@ -116,8 +116,7 @@ def check_flags(output: str, rounds: Optional[int]) -> None:
     directory = os.path.dirname(os.path.abspath(output))
     if os.path.isdir(output) or not os.path.isdir(directory) or not os.access(directory, os.W_OK):
         raise InputError(
-            f"--output is {output}; it must be the name of a JSON file in a directory that is "
-            "there and writable."
+            f"--output is {output}; it must be the name of a JSON file in a writable directory."
         )
 
 
@@ -131,9 +130,7 @@ def run(rows: Sequence[Row], sizes: Sizes, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="fbrc_benchmark") as directory:
         for group in dict.fromkeys(row.group for row in rows):
             names = [name for row in rows if row.group == group for name in row.contenders]
-            wanted = list(dict.fromkeys(names))
-            print(f"{group}: {', '.join(wanted)}", file=sys.stderr, flush=True)
-            contenders = _GROUPS[group](sizes, directory, wanted)
+            contenders = _GROUPS[group](sizes, directory, list(dict.fromkeys(names)))
             count = min(rounds, _MOST_ROUNDS.get(group, rounds))
             measured[group] = measure(group, contenders, count)
     return {

@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any, Callable
 
-import numpy as np
 import tensorflow as tf
 from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
@@ -20,7 +19,6 @@ from fbrc_agent.experiments.benchmark_training import (
 from fbrc_agent.policies import export
 
 BATCH_SIZES = (1, 32, 1024)
-_WARM_UP_CALLS = 20
 
 # A time step to actions.
 _ActFn = Callable[[ts.TimeStep], Any]
@@ -36,8 +34,10 @@ def make_latency(sizes: Sizes, directory: str, wanted: Sequence[str]) -> dict[st
 
     def contender(name: str) -> Contender:
         kind, size = name.rsplit("_", 1)
-        act = functools.partial(calls[kind], make_time_step(policy, int(size)))
-        for _ in range(_WARM_UP_CALLS):
+        shape = (int(size), *policy.time_step_spec.observation.shape)
+        time_step = ts.restart(tf.random.stateless_normal(shape, (0, 0)), int(size))
+        act = functools.partial(calls[kind], time_step)
+        for _ in range(20):  # Warms up.
             act()
         return lambda: 1e6 / rate(act, sizes.seconds / len(BATCH_SIZES))
 
@@ -62,13 +62,6 @@ def make_calls(policy: tf_policy.TFPolicy, directory: str) -> dict[str, _ActFn]:
         "eager": policy.action,
         "function": common.function(policy.action),
     }
-
-
-def make_time_step(policy: tf_policy.TFPolicy, batch_size: int) -> ts.TimeStep:
-    """Returns first time steps of normal observations."""
-    shape = (batch_size, *policy.time_step_spec.observation.shape)
-    observation = np.random.default_rng(0).standard_normal(shape, np.float32)
-    return ts.restart(tf.constant(observation), batch_size)
 
 
 def _load(path: str, name: str) -> _ActFn:

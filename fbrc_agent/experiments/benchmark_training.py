@@ -151,8 +151,12 @@ def make_agent(name: str, data: OfflineData) -> tf_agent.TFAgent:
         mu = behavior_network.MixtureBehaviorNetwork(*spaces)
         return fbrc.fbrc().create_agent(*specs, 0, {"behavior": mu})
     tf.keras.utils.set_random_seed(0)
-    rates = {part: f"{part}/Adam.learning_rate" for part in ("actor", "critic", "alpha")}
-    adam = {part: tf.keras.optimizers.Adam(gin.query_parameter(r)) for part, r in rates.items()}
+    optimizers = {
+        f"{part}_optimizer": tf.keras.optimizers.Adam(
+            gin.query_parameter(f"{part}/Adam.learning_rate")
+        )
+        for part in ("actor", "critic", "alpha")
+    }
     return (cql_sac_agent.CqlSacAgent if name == "cql" else sac_agent.SacAgent)(
         *specs,
         critic_network=critic_network.create_offset_network(spaces),
@@ -160,7 +164,7 @@ def make_agent(name: str, data: OfflineData) -> tf_agent.TFAgent:
         gamma=gin.query_parameter("FbrcAgent.gamma"),
         target_update_tau=gin.query_parameter("FbrcAgent.target_update_tau"),
         train_step_counter=train_utils.create_train_step(),
-        **{f"{part}_optimizer": optimizer for part, optimizer in adam.items()},
+        **optimizers,
         **(_CQL if name == "cql" else {}),
     )
 
@@ -243,9 +247,8 @@ def synthetic_columns(sizes: Sizes, rows: int) -> dict[str, np.ndarray]:
 def synthetic_data(sizes: Sizes, rows: int) -> OfflineData:
     """Returns transitions of noise."""
     observations, actions, rewards, *_ = synthetic_columns(sizes, rows).values()
-    following = np.roll(observations, -1, axis=0)
-    discounts = np.ones(rows, np.float32)
-    return OfflineData.from_arrays(observations, actions, rewards, following, discounts)
+    others = np.roll(observations, -1, axis=0), np.ones(rows, np.float32)
+    return OfflineData.from_arrays(observations, actions, rewards, *others)
 
 
 def make_loading(sizes: Sizes, directory: str) -> dict[str, Contender]:
@@ -286,10 +289,7 @@ def memory_of(path: str, batch_size: int) -> tuple[int, int]:
 
 
 def peak_bytes() -> int:
-    """Returns the peak of the resident memory since this program was started.
-
-    `ru_maxrss` also counts the process before it became this program: with vfork, its parent.
-    """
+    """Returns the peak of the resident memory since exec; `ru_maxrss` may count the parent's."""
     with open("/proc/self/status", encoding="ascii") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
 

@@ -20,7 +20,6 @@ from fbrc_agent.utils import checks, tables
 # Hours for 1M updates, on 8 cores of an AMD EPYC 7B12.
 _PAPER_HOURS = {"behavior": 1.4, "fbrc": 6.2, "cql": 16.3}
 _UPDATES = 1_000_000
-_QUICK_ROUNDS = 3
 _ROWS = ("fbrc_to_cql", "behavior_to_fbrc")
 _NAMES = {"behavior": "behavior policy", "fbrc": "F-BRC", "cql": "CQL"}
 _COLORS = {"behavior": curves.SKY, "fbrc": curves.BLUE, "cql": curves.ORANGE}
@@ -32,18 +31,12 @@ _METHODS = {"behavior policy + F-BRC": ("behavior", "fbrc"), "CQL": ("cql",)}
 def speed(
     quick: bool, rounds: Optional[int] = None, seconds: float = benchmark.SIZES.seconds
 ) -> tuple[int, float]:
-    """Returns how long is measured: the rounds, and the seconds of each agent in a round.
+    """Returns the rounds and the seconds of each agent in a round, at least; both above 0.
 
-    Args:
-      quick: Whether to measure few rounds.
-      rounds: Rounds; by default 3 if quick, else those of `bin/benchmark`.
-      seconds: Seconds of each agent in a round, at least.
-
-    Raises:
-      InputError: If one of them is not above 0.
+    Rounds are by default 3 if quick, else those of `bin/benchmark`.
     """
     if rounds is None:
-        rounds = _QUICK_ROUNDS if quick else benchmark.ROUNDS
+        rounds = 3 if quick else benchmark.ROUNDS
     checks.check_integer("speed.rounds", rounds, 1)
     checks.check_number("speed.seconds", seconds, above=0)
     return rounds, seconds

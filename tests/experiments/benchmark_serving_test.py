@@ -6,6 +6,8 @@ import math
 import gin
 import numpy as np
 import pytest
+import tensorflow as tf
+from tf_agents.trajectories import time_step as ts
 
 from fbrc_agent.experiments import benchmark, benchmark_serving, benchmark_training
 from tests.helpers import tiny_runs
@@ -43,7 +45,7 @@ def test_serving_comes_beside_named_rows():
 
 def test_what_is_compared_gives_the_same_actions(tmp_path, small_actor):
     policy = benchmark_training.make_policy(benchmark_training.Sizes())
-    time_step = benchmark_serving.make_time_step(policy, batch_size=32)
+    time_step = ts.restart(tf.random.stateless_normal([32, 17], (0, 0)), 32)
     calls = benchmark_serving.make_calls(policy, str(tmp_path))
     actions = {name: act(time_step) for name, act in calls.items()}
     for name in ("export", "saver"):
