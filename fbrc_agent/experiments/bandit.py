@@ -1,8 +1,7 @@
 """Section 5.1, figure 1: what each method maximizes, in a bandit with actions from [-1, 1].
 
 The data are actions uniform in [-0.25, 0.25] with the rewards r(a) = |a| - 0.125. The best actions
-that they speak of are a = -0.25 and a = 0.25; a reward network rises beyond them, where there are
-no data.
+among them are a = -0.25 and a = 0.25; a reward network rises beyond, where there are no data.
 """
 
 import dataclasses
@@ -15,6 +14,7 @@ import numpy as np
 from fbrc_agent.experiments import bandit_figure, bandit_landscapes
 from fbrc_agent.experiments import report as reports
 from fbrc_agent.experiments.bandit_landscapes import DATA_BOUND, GRID, Landscapes, Settings
+from fbrc_agent.utils import tables
 
 TOLERANCE = 0.02  # A peak is at +-DATA_BOUND if it is this near.
 _INSIDE = np.abs(GRID) <= DATA_BOUND + 1e-6
@@ -106,41 +106,39 @@ def robust_range(weights: Sequence[float], holds: np.ndarray) -> Optional[dict[s
 
 
 def describe(numbers: dict[str, Any]) -> str:
-    """Returns what came out, in Markdown."""
-    seeds = numbers["settings"]["seeds"]
-    lines = [
-        f"A landscape holds if it peaks at ±{DATA_BOUND} within {TOLERANCE}. There are {seeds} "
-        "seeds; the tables have their median, and from the lowest to the highest.",
+    """Returns the results in Markdown."""
+    paragraphs = [
+        f"A landscape holds if it peaks at ±{DATA_BOUND} within {TOLERANCE}. There are "
+        f"{numbers['settings']['seeds']} seeds; the tables have their median, and from the lowest "
+        "to the highest.",
     ]
     for method, name, symbol in (("fbrc", "F-BRC", "λ"), ("brac", "BRAC", "α")):
-        entries = numbers[method]
-        lines += ["", _range_sentence(numbers, method, name, symbol), ""]
-        lines += [f"| {name}, {symbol} | seeds that hold | peak at ± | error inside |"]
-        lines += ["|---|---|---|---|"]
-        shown = entries if method == "fbrc" else [key for key in entries if _is_shown(float(key))]
-        for key in shown:
-            peaks, errors = np.abs(entries[key]["argmax"]), entries[key]["error_inside"]
-            lines.append(
-                f"| {key} | {is_at_bound(peaks).sum()} | {np.median(peaks):.3f} ({peaks.min():.3f} "
-                f"to {peaks.max():.3f}) | {np.median(errors):.4f} |"
-            )
-    return "\n".join(lines)
+        rows = [[f"{name}, {symbol}", "seeds that hold", "peak at ±", "error inside"]]
+        for key, entry in numbers[method].items():
+            if method == "brac" and not _is_shown(float(key)):
+                continue
+            peaks = np.abs(entry["argmax"])
+            peak = f"{np.median(peaks):.3f} ({peaks.min():.3f} to {peaks.max():.3f})"
+            error = f"{np.median(entry['error_inside']):.4f}"
+            rows.append([key, str(is_at_bound(peaks).sum()), peak, error])
+        every, median = (
+            _range_text(numbers["robust_range"][method][kind], symbol)
+            for kind in ("every_seed", "median_seed")
+        )
+        paragraphs += [
+            f"{name}: every seed holds {every}; the median of the seeds holds {median}.",
+            tables.table(rows, markdown=True),
+        ]
+    return "\n\n".join(paragraphs)
 
 
 def _is_shown(alpha: float) -> bool:
-    """Returns whether BRAC's table has this row: whole decades, and all about alpha = 1/8."""
+    """Returns whether BRAC's table has this row: some decades, and all about alpha = 1/8."""
     return alpha in (0.0, 0.001, 0.01, 1.0) or 0.1 <= alpha <= 0.2
 
 
-def _range_sentence(numbers: dict[str, Any], method: str, name: str, symbol: str) -> str:
-    def words(found: Optional[dict[str, float]]) -> str:
-        if found is None:
-            return f"for no {symbol}"
-        ends = f"for {symbol} from {found['from']:g} to {found['to']:g}"
-        return f"{ends}, {found['decades']:g} decades"
-
-    ranges = numbers["robust_range"][method]
-    return (
-        f"{name}: every seed holds {words(ranges['every_seed'])}; the median of the seeds holds "
-        f"{words(ranges['median_seed'])}."
-    )
+def _range_text(found: Optional[dict[str, float]], symbol: str) -> str:
+    if found is None:
+        return f"for no {symbol}"
+    ends = f"for {symbol} from {found['from']:g} to {found['to']:g}"
+    return f"{ends}, {found['decades']:g} decades"

@@ -11,8 +11,7 @@ from fbrc_agent.experiments import curves
 if TYPE_CHECKING:
     from fbrc_agent.experiments.bandit_landscapes import Landscapes
 
-_SIZE, _DPI = (12.0, 8.6), 100  # inches, dots per inch
-_SHOWN = {"brac": (0.0, 0.1, 0.158, 1.0), "fbrc": (0.0, 1e-4, 1e-2, 1.0)}
+_SIZE = (12.0, 8.6)  # inches
 _COLORS = (curves.ORANGE, curves.GREEN, curves.BLUE, curves.PURPLE)
 
 
@@ -21,11 +20,12 @@ class _Method(NamedTuple):
     name: str
     symbol: str
     formula: str
+    shown: tuple[float, ...]  # Values of lambda or alpha whose landscapes are drawn.
 
 
 _METHODS = (
-    _Method("brac", "BRAC", r"\alpha", r"R(a) + \alpha\,\log\mu(a)"),
-    _Method("fbrc", "F-BRC", r"\lambda", r"O(a) + \log\mu(a)"),
+    _Method("brac", "BRAC", r"\alpha", r"R(a) + \alpha\,\log\mu(a)", (0.0, 0.1, 0.158, 1.0)),
+    _Method("fbrc", "F-BRC", r"\lambda", r"O(a) + \log\mu(a)", (0.0, 1e-4, 1e-2, 1.0)),
 )
 
 
@@ -37,7 +37,7 @@ def draw(landscapes: "Landscapes", grid: np.ndarray, numbers: dict[str, Any]) ->
       grid: Their actions, `[G]`.
       numbers: What `bandit.measure` returned.
     """
-    figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=_SIZE, dpi=curves.DPI, layout="constrained")
     axes = figure.subplots(2, 2, sharey="row")
     for column, method in zip(axes.T, _METHODS):
         _draw_landscapes(column[0], method, getattr(landscapes, method.key), grid, numbers)
@@ -63,18 +63,15 @@ def _draw_landscapes(
     axes.axvspan(-0.25, 0.25, color="0.9", lw=0, label="actions in the data")
     axes.plot(grid, reward, color="black", ls="--", lw=1.6, zorder=3, label="reward r(a)")
     weights = [float(weight) for weight in numbers[method.key]]
-    shown = [weight for weight in _SHOWN[method.key] if weight in weights]
+    shown = [weight for weight in method.shown if weight in weights]
     for weight, color in zip(shown, _COLORS):
-        curves = aligned[:, weights.index(weight)]
-        axes.fill_between(
-            grid, curves.min(axis=0), curves.max(axis=0), color=color, alpha=0.2, lw=0
-        )
+        seeds = aligned[:, weights.index(weight)]
+        ends = seeds.min(axis=0), seeds.max(axis=0)
+        axes.fill_between(grid, *ends, color=color, alpha=0.2, lw=0)
         label = f"${method.symbol}$ = {weight:g}"
-        axes.plot(grid, np.median(curves, axis=0), color=color, lw=1.8, label=label)
-        axes.plot(
-            grid[curves.argmax(axis=1)], curves.max(axis=1), "o",
-            color=color, ms=6, mec="white", mew=0.6, zorder=5, clip_on=False,
-        )  # fmt: skip
+        axes.plot(grid, np.median(seeds, axis=0), color=color, lw=1.8, label=label)
+        style: dict[str, Any] = {"ms": 6, "mec": "white", "mew": 0.6, "zorder": 5, "clip_on": False}
+        axes.plot(grid[seeds.argmax(axis=1)], seeds.max(axis=1), "o", color=color, **style)
     axes.set_title(f"{method.name}: ${method.formula}$;  dots: peaks of the seeds", fontsize=12)
     axes.set_xlabel("action a")
     axes.set_xlim(-1.0, 1.0)
@@ -93,19 +90,12 @@ def _draw_peaks(axes: Axes, method: _Method, numbers: dict[str, Any]) -> None:
     axes.axhspan(0.23, 0.27, color=curves.GREEN, alpha=0.35, lw=0, label="0.25 ± 0.02")
     held = numbers["robust_range"][method.key]["every_seed"]
     if held is not None:
-        axes.axvspan(
-            held["from"], held["to"], color=curves.SKY, alpha=0.25, lw=0,
-            label="every seed peaks there",
-        )  # fmt: skip
-    for seed, column in enumerate(peaks.T):
-        axes.plot(
-            places, column, ".", color=curves.GRAY, ms=5, alpha=0.5,
-            label="a seed" if seed == 0 else None,
-        )  # fmt: skip
-    axes.plot(
-        places[-len(weights) + 1 :], np.median(peaks, axis=1)[-len(weights) + 1 :],
-        color=curves.BLUE, lw=1.8, label="median of the seeds",
-    )  # fmt: skip
+        label = "every seed peaks there"
+        axes.axvspan(held["from"], held["to"], color=curves.SKY, alpha=0.25, lw=0, label=label)
+    labels = ["a seed", *[None] * (peaks.shape[1] - 1)]
+    axes.plot(places, peaks, ".", color=curves.GRAY, ms=5, alpha=0.5, label=labels)
+    medians = np.median(peaks, axis=1)[1:]  # The first weight is 0.
+    axes.plot(places[1:], medians, color=curves.BLUE, lw=1.8, label="median of the seeds")
     axes.set_xscale("log")
     axes.set_xlim(zero / 2.0, 2.0)
     ticks = [zero, *10.0 ** np.arange(round(np.log10(zero)) + 1, 1)]
@@ -115,11 +105,9 @@ def _draw_peaks(axes: Axes, method: _Method, numbers: dict[str, Any]) -> None:
     axes.set_ylim(-0.04, 1.04)
     axes.grid(True, color="0.93")
     axes.set_axisbelow(True)
-    if held is not None:
-        found = f"every seed peaks at ±0.25 over {held['decades']:.1f} decades of"
-    else:
-        found = "every seed peaks at ±0.25 for no"
-    axes.set_title(f"{method.name}: {found} ${method.symbol}$", fontsize=12)
+    found = "for no" if held is None else f"over {held['decades']:.1f} decades of"
+    title = f"{method.name}: every seed peaks at ±0.25 {found} ${method.symbol}$"
+    axes.set_title(title, fontsize=12)
     axes.legend(fontsize=9, framealpha=0.9, loc="best")
 
 

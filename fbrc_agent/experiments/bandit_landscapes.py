@@ -18,33 +18,23 @@ _STEPS_PER_CALL = 50
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The full setting by default.
+    """The full setting by default."""
 
-    Attributes:
-      seeds: Repetitions; each has its own data, weights and batches.
-      penalty_weights: F-BRC's lambda, increasing.
-      alphas: BRAC's alpha, increasing.
-      num_actions: Size of the data.
-      units: Units of each of the two hidden layers.
-      steps: Updates.
-      batch_size: Actions of the data in an update, and as many uniform ones for the penalty.
-      learning_rate: Adam's.
-    """
-
-    seeds: int = 20
-    penalty_weights: tuple[float, ...] = (
+    seeds: int = 20  # Each has its own data, weights and batches.
+    penalty_weights: tuple[float, ...] = (  # F-BRC's lambda, increasing.
         0.0, 1e-6, 3e-6, 1e-5, 1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 1e-2, 0.1, 1.0,
     )  # fmt: skip
-    # One reward network serves them all. BRAC's slope in the data changes its sign near 1/8.
+    # BRAC's alpha, increasing; one reward network serves all. Its slope in the data changes its
+    # sign near 1/8.
     alphas: tuple[float, ...] = (
         0.0, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3,
         *(float(f"{alpha:.3g}") for alpha in np.logspace(-2.0, 0.0, 41)),
     )  # fmt: skip
-    num_actions: int = 1000
-    units: int = 256
+    num_actions: int = 1000  # Of the data.
+    units: int = 256  # Of each of the two hidden layers.
     steps: int = 3000
-    batch_size: int = 64
-    learning_rate: float = 1e-3
+    batch_size: int = 64  # Actions of the data in an update, and uniform ones for the penalty.
+    learning_rate: float = 1e-3  # Adam's.
 
 
 QUICK_SETTINGS = Settings(seeds=5)
@@ -81,8 +71,7 @@ def reward(actions: np.ndarray) -> np.ndarray:
 def fit_laplace(actions: np.ndarray) -> tuple[float, float]:
     """Returns location and scale of the Laplace density of the highest likelihood.
 
-    Those are the median and the mean absolute deviation from it: the maximum itself, which a
-    gradient method would only come near to.
+    Those are the median and the mean absolute deviation from it.
     """
     location = np.median(actions)
     return float(location), float(np.mean(np.abs(actions - location)))
@@ -119,14 +108,8 @@ def losses(
     """Returns the mean of (f_k(a) - y_k)^2 plus lambda_k times that of (df_k/da)^2, `[K]`.
 
     With y = r(a) - log mu(a), that is eq. 7 of a single step, its policy uniform; with y = r(a) and
-    lambda = 0 it is the regression on the rewards.
-
-    Args:
-      weights: Of the networks f_k.
-      actions: a of the data, `[B]`.
-      targets: y_k, `[K, B]`.
-      uniform_actions: Actions of the penalty, uniform in [-1, 1], `[P]`.
-      penalty_weights: lambda_k, `[K]`.
+    lambda = 0 it is the regression on the rewards. `actions` a are those of the data, `[B]`,
+    `targets` y_k, `[K, B]`, and `uniform_actions` those of the penalty, `[P]`.
     """
     errors = tf.reduce_mean(tf.square(values(weights, actions) - targets), axis=1)
     penalties = tf.reduce_mean(tf.square(slopes(weights, uniform_actions)), axis=1)

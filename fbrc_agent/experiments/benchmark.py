@@ -37,8 +37,8 @@ QUICK_SIZES = Sizes(
     ),
 )
 ROUNDS, QUICK_ROUNDS = 11, 2
-# Groups that start processes, or do not vary, have fewer rounds.
-_MOST_ROUNDS = {"memory": 3, "startup": 1, "serving_size": 1}
+# Groups that start processes have fewer rounds.
+_MOST_ROUNDS = {"memory": 3, "startup": 1}
 _GROUPS: Mapping[str, Callable[[Sizes, str, Sequence[str]], dict[str, Contender]]] = {
     "updates": lambda sizes, directory, wanted: training.make_updates(sizes, wanted),
     "learner": lambda sizes, directory, wanted: training.make_learner(sizes, directory),
@@ -47,7 +47,6 @@ _GROUPS: Mapping[str, Callable[[Sizes, str, Sequence[str]], dict[str, Contender]
     "loading": lambda sizes, directory, wanted: training.make_loading(sizes, directory),
     "startup": lambda sizes, directory, wanted: training.make_startup(directory),
     "serving": benchmark_serving.make_latency,
-    "serving_size": lambda sizes, directory, wanted: benchmark_serving.make_sizes(sizes, directory),
 }
 
 
@@ -66,20 +65,19 @@ class Row(NamedTuple):
 def _serving_rows(size: int) -> list[Row]:
     """Returns the rows of exported policies at a batch size: the export against other forms."""
     goal = 0.5 if size == 1 else None
-    forms = {
-        "": ("export", "saver", "PolicySaver's", goal),
-        "session_": ("session_export", "session_saver", "PolicySaver's in a session", goal),
-        "eager_": ("export", "eager", "GreedyPolicy", None),
-        "function_": ("export", "function", "GreedyPolicy in a tf.function", None),
-    }
     rows = []
-    for kind, (own, other, form, bound) in forms.items():
+    for kind, own, other, form, bound in (
+        ("", "export", "saver", "PolicySaver's", goal),
+        ("session_", "session_export", "session_saver", "PolicySaver's in a session", goal),
+        ("eager_", "export", "eager", "GreedyPolicy", None),
+        ("function_", "export", "function", "GreedyPolicy in a tf.function", None),
+    ):
         name, what = f"serving_{kind}{size}", f"seconds, export : {form}, batch {size}"
         pair = f"{own}_{size}", f"{other}_{size}"
         rows.append(Row(name, what, "serving", pair, bound, at_most=True))
-    for kind, form in (("", "export"), ("session_", "export in a session")):
-        what = f"microseconds, {form}, batch {size}"
-        rows.append(Row(f"serving_{kind}us_{size}", what, "serving", (f"{kind}export_{size}",)))
+    for kind in ("", "session_"):
+        what, name = f"microseconds, {kind}export, batch {size}", f"serving_{kind}us_{size}"
+        rows.append(Row(name, what, "serving", (f"{kind}export_{size}",)))
     return rows
 
 
@@ -88,17 +86,12 @@ ROWS = (
     Row("fbrc_to_cql", "updates/s, F-BRC : CQL", "updates", ("fbrc", "cql"), 6.0, 4.5),
     Row("gemm_share", "FLOP/s, F-BRC : large products", "updates", ("fbrc", "gemm"), 0.85, 0.75),
     Row("behavior_to_fbrc", "updates/s, behavior : F-BRC", "updates", ("behavior", "fbrc"), 5.0),
-    Row("no_penalty", "updates/s, no penalty : F-BRC", "updates", ("fbrc_no_penalty", "fbrc")),
-    Row("own_sample", "updates/s, own sample : F-BRC", "updates", ("fbrc_own_sample", "fbrc")),
-    Row("jit", "updates/s, compiled by XLA : F-BRC", "updates", ("fbrc_jit", "fbrc")),
     Row("learner_to_constant", "updates/s, data : a batch", "learner", ("data", "constant"), 0.97),
     Row("evaluation", "steps/s, together : one by one", "evaluation", ("together", "single"), 4.0),
     Row("memory", "peak memory : bytes of the arrays", "memory", ("memory",), 1.5, None, True),
     Row("loading", "seconds, load_dataset : h5py", "loading", ("load", "h5py"), 1.3, None, True),
     Row("startup", "seconds to the first update", "startup", ("startup",), 15.0, None, True),
     *(row for size in benchmark_serving.BATCH_SIZES for row in _serving_rows(size)),
-    Row("serving_size", "bytes : weights", "serving_size", ("export", "weights"), 1.2, None, True),
-    Row("serving_size_saver", "PolicySaver's : weights", "serving_size", ("saver", "weights")),
 )
 
 
@@ -112,7 +105,7 @@ def select_rows(names: Optional[Sequence[str]], serving: bool = False) -> list[R
         if name not in known:
             raise InputError(f"--only {name}: there is no such row; the rows are {known}.")
     if serving:
-        names = [*(names or ()), *(row.name for row in ROWS if row.group.startswith("serving"))]
+        names = [*(names or ()), *(row.name for row in ROWS if row.group == "serving")]
     return [row for row in ROWS if names is None or row.name in names]
 
 
@@ -123,30 +116,21 @@ def check_flags(output: str, rounds: Optional[int]) -> None:
     directory = os.path.dirname(os.path.abspath(output))
     if os.path.isdir(output) or not os.path.isdir(directory) or not os.access(directory, os.W_OK):
         raise InputError(
-            f"--output is {output}; it must be the name of a JSON file in a directory that is "
-            "there and writable."
+            f"--output is {output}; it must be the name of a JSON file in a writable directory."
         )
 
 
 def run(rows: Sequence[Row], sizes: Sizes, rounds: int) -> dict[str, Any]:
-    """Measures rows; gin holds gin/fbrc.gin and the bindings of the sizes.
-
-    Args:
-      rows: What to measure.
-      sizes: The sizes.
-      rounds: Rounds of each group.
+    """Measures rows, with gin/fbrc.gin and the bindings of the sizes parsed.
 
     Returns:
-      The content of the JSON file: `rows`, the numbers of each group by round, and what it
-      was measured on.
+      The JSON file's content: `rows`, the numbers of each group by round, and the circumstances.
     """
     measured: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory(prefix="fbrc_benchmark") as directory:
         for group in dict.fromkeys(row.group for row in rows):
             names = [name for row in rows if row.group == group for name in row.contenders]
-            wanted = list(dict.fromkeys(names))
-            print(f"{group}: {', '.join(wanted)}", file=sys.stderr, flush=True)
-            contenders = _GROUPS[group](sizes, directory, wanted)
+            contenders = _GROUPS[group](sizes, directory, list(dict.fromkeys(names)))
             count = min(rounds, _MOST_ROUNDS.get(group, rounds))
             measured[group] = measure(group, contenders, count)
     return {
@@ -193,11 +177,8 @@ def table(result: Mapping[str, Any]) -> str:
         low, high = row["quartiles"]
         spread = f" ({low:.3f} to {high:.3f})" if len(row["values"]) > 1 else ""
         goal = "-" if row["goal"] is None else f"{'<=' if row['at_most'] else '>='} {row['goal']:g}"
-        if row["minimum"] is not None:
-            goal += f", at least {row['minimum']:g}"
+        goal += "" if row["minimum"] is None else f", at least {row['minimum']:g}"
         what, measured = f"{row['name']}: {row['what']}", f"{row['value']:.3f}{spread}"
         cells.append((what, measured, goal, row["met"]))
-    lines = [tables.table(cells), "", report.sentence(result)]
-    if result["quick"]:
-        lines.append("Measured with --quick: the goals are those of the full sizes.")
-    return "\n".join(lines)
+    quick = "Measured with --quick: the goals are those of the full sizes."
+    return "\n".join([tables.table(cells), "", report.sentence(result), quick * result["quick"]])

@@ -2,10 +2,10 @@
 
 import dataclasses
 import functools
-import itertools
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from typing import Any, Callable
@@ -35,14 +35,6 @@ from fbrc_agent.training import run_log
 # A measurement: its number in one round.
 Contender = Callable[[], float]
 
-_BASE_ROWS = 2000
-# F-BRC with one argument changed: the cost of a part of the update.
-_VARIANTS: dict[str, dict[str, Any]] = {
-    "fbrc_no_penalty": {"gradient_penalty_weight": 0.0},
-    "fbrc_own_sample": {"share_actor_sample": False},
-    "fbrc_jit": {"jit_compile": True},
-}
-_OPTIMIZED = ("actor", "critic", "alpha")
 # CqlSacAgent as its authors' comparison with Fisher-BRC has it.
 _CQL = {
     "cql_alpha": 5.0,
@@ -84,7 +76,6 @@ def update_flops(
     layers: Sequence[Sequence[int]],
     num_components: int,
     batch_size: int = 1,
-    share_actor_sample: bool = False,
 ) -> int:
     """Returns the floating-point operations of the products of matrices in one F-BRC update.
 
@@ -92,37 +83,30 @@ def update_flops(
     n m multiply-adds per example for a layer of n inputs and m outputs, the gradient of its kernel
     (dW) and that of its inputs (dX) as many each:
 
-        critic loss  pi(s'), mu(s'), mu(s); the target offsets; each offset network on the data
-                     forward, dW and dX, dX not of the first layer
-        penalty      pi(s); each offset network forward to its last hidden layer, dX from there to
-                     the action; of the norm of that a chain forward, from the action to the last
-                     hidden layer but one, and dW (`relu_critic`)
-        actor loss   each offset network forward and dX to the action, with the penalty's pi(s) and
-                     the critic's mu(s); the actor's dW and dX, dX not of the first layer
-        temperature  pi(s) of the new actor, unless it takes the actor's sample
+        critic loss  pi(s'), mu(s'), mu(s); target offsets; offsets forward, dW, dX but layer 1
+        penalty      pi(s); offsets forward to the last hidden layer, dX from there to the action,
+                     a chain from the action to the last hidden layer but one, dW (`relu_critic`)
+        actor loss   offsets forward, dX to the action; the actor's dW, dX but layer 1
 
-    Args:
-      spaces: Sizes of observations and actions, S and A.
-      layers: Units of the hidden layers of the offset networks, of the actor, which has 2 A
-        outputs, and of mu.
-      num_components: Components of mu's mixtures, one mixture per action dimension.
-      batch_size: Examples in the update.
-      share_actor_sample: As of `FbrcAgent`.
+    The temperature takes the actor's sample (`share_actor_sample`) and needs none.
+
+    `spaces` are S and A; `layers` the units of the hidden layers of the offset networks, of the
+    actor, which has 2 A outputs, and of mu, which has a mixture of `num_components` per action
+    dimension.
     """
+
+    def products(*units: int) -> list[int]:
+        return [inputs * outputs for inputs, outputs in zip(units, units[1:])]
+
     states, actions = spaces
-    offset = _products([states + actions, *layers[0], 1])
-    actor = _products([states, *layers[1], 2 * actions])
-    mu = _products([states, *layers[2], 3 * actions * num_components])
+    offset = products(states + actions, *layers[0], 1)
+    actor = products(states, *layers[1], 2 * actions)
+    mu = products(states, *layers[2], 3 * actions * num_components)
     to_action = [actions * layers[0][0], *offset[1:-1]]  # The action's part of the first layer.
     critic_loss = sum(actor) + 2 * sum(mu) + 2 * (4 * sum(offset) - offset[0])
     penalty = 2 * (sum(offset[:-1]) + 2 * sum(to_action) + sum(to_action[:-1])) + sum(actor)
     actor_loss = 2 * (sum(offset) + sum(to_action) + offset[-1]) + sum(actor) + sum(actor[1:])
-    temperature = 0 if share_actor_sample else sum(actor)
-    return 2 * batch_size * (critic_loss + penalty + actor_loss + temperature)
-
-
-def _products(units: Sequence[int]) -> list[int]:
-    return [inputs * outputs for inputs, outputs in zip(units, units[1:])]
+    return 2 * batch_size * (critic_loss + penalty + actor_loss)
 
 
 def make_updates(sizes: Sizes, wanted: Sequence[str]) -> dict[str, Contender]:
@@ -132,6 +116,7 @@ def make_updates(sizes: Sizes, wanted: Sequence[str]) -> dict[str, Contender]:
     count = sizes.updates_per_call
     # All are made before any is warmed up: setting the seed of one drops the others' kernels.
     agents = {name: make_agent(name, data) for name in wanted if name != "gemm"}
+    contenders = {"gemm": _make_gemm(sizes)} if "gemm" in wanted else {}
 
     def contender(agent: tf_agent.TFAgent) -> Contender:
         agent.initialize()
@@ -139,13 +124,10 @@ def make_updates(sizes: Sizes, wanted: Sequence[str]) -> dict[str, Contender]:
         call(batch)
         return lambda: rate(lambda: call(batch), sizes.seconds) * count
 
-    contenders = {name: contender(agent) for name, agent in agents.items()}
-    return {**contenders, **({"gemm": _make_gemm(sizes)} if "gemm" in wanted else {})}
+    return {**contenders, **{name: contender(agent) for name, agent in agents.items()}}
 
 
-def updates_in_one_call(
-    agent: tf_agent.TFAgent, count: int
-) -> Callable[[types.NestedTensor], None]:
+def updates_in_one_call(agent: tf_agent.TFAgent, count: int) -> Callable[[Any], None]:
     """Returns a function that makes `count` updates on one batch, in TensorFlow's loop."""
 
     @tf.function(autograph=False)
@@ -160,20 +142,21 @@ def updates_in_one_call(
 
 
 def make_agent(name: str, data: OfflineData) -> tf_agent.TFAgent:
-    """Returns an agent with gin's networks: behavior, F-BRC, a variant of it, SAC or CQL."""
+    """Returns an agent with gin's networks: behavior, F-BRC, SAC or CQL."""
     specs = data.time_step_spec, data.action_spec
     spaces = data.time_step_spec.observation, data.action_spec
     if name == "behavior":
         return behavior.behavior().create_agent(*specs, 0, {})
-    if name.startswith("fbrc"):
-        with gin.unlock_config():
-            for argument, value in _VARIANTS.get(name, {}).items():
-                gin.bind_parameter(f"{name}/FbrcAgent.{argument}", value)
+    if name == "fbrc":
         mu = behavior_network.MixtureBehaviorNetwork(*spaces)
-        with gin.config_scope(name):
-            return fbrc.fbrc().create_agent(*specs, 0, {"behavior": mu})
+        return fbrc.fbrc().create_agent(*specs, 0, {"behavior": mu})
     tf.keras.utils.set_random_seed(0)
-    rates = {f"{part}_optimizer": f"{part}/Adam.learning_rate" for part in _OPTIMIZED}
+    optimizers = {
+        f"{part}_optimizer": tf.keras.optimizers.Adam(
+            gin.query_parameter(f"{part}/Adam.learning_rate")
+        )
+        for part in ("actor", "critic", "alpha")
+    }
     return (cql_sac_agent.CqlSacAgent if name == "cql" else sac_agent.SacAgent)(
         *specs,
         critic_network=critic_network.create_offset_network(spaces),
@@ -181,7 +164,7 @@ def make_agent(name: str, data: OfflineData) -> tf_agent.TFAgent:
         gamma=gin.query_parameter("FbrcAgent.gamma"),
         target_update_tau=gin.query_parameter("FbrcAgent.target_update_tau"),
         train_step_counter=train_utils.create_train_step(),
-        **{k: tf.keras.optimizers.Adam(gin.query_parameter(rate)) for k, rate in rates.items()},
+        **optimizers,
         **(_CQL if name == "cql" else {}),
     )
 
@@ -194,7 +177,6 @@ def _make_gemm(sizes: Sizes) -> Contender:
         [gin.query_parameter(f"{name}.fc_layer_params") for name in names],
         gin.query_parameter("MixtureBehaviorNetwork.num_components"),
         sizes.batch_size,
-        gin.query_parameter("FbrcAgent.share_actor_sample"),
     )
     factors = [tf.random.normal([sizes.gemm_size] * 2) for _ in os.sched_getaffinity(0)]
     products = tf.function(lambda: [tf.linalg.matmul(factor, factors[0]) for factor in factors])
@@ -224,33 +206,28 @@ def make_learner(sizes: Sizes, directory: str) -> dict[str, Contender]:
     return {"data": contender(dataset), "constant": contender(constant)}
 
 
-def make_policy(
-    observation_spec: types.TensorSpec, action_spec: types.BoundedTensorSpec
-) -> actor_policy.ActorPolicy:
-    """Returns a policy with gin's actor."""
+def make_policy(sizes: Sizes) -> greedy_policy.GreedyPolicy:
+    """Returns a greedy policy with gin's actor for the environment."""
+    environment = gymnasium_environment.GymnasiumEnvironment(sizes.environment)
+    observation_spec = tensor_spec.from_spec(environment.observation_spec())
+    action_spec = tensor_spec.from_spec(environment.action_spec())
     network = actor_network.create_actor_network(observation_spec, action_spec)
     network.create_variables()
-    time_step_spec = ts.time_step_spec(observation_spec)
-    return actor_policy.ActorPolicy(time_step_spec, action_spec, actor_network=network)
+    specs = ts.time_step_spec(observation_spec), action_spec
+    return greedy_policy.GreedyPolicy(actor_policy.ActorPolicy(*specs, actor_network=network))
 
 
 def make_evaluation(sizes: Sizes) -> dict[str, Contender]:
-    """Returns steps/s of episodes side by side and one after another."""
-    environment = gymnasium_environment.GymnasiumEnvironment(sizes.environment)
-    specs = environment.observation_spec(), environment.action_spec()
-    policy = make_policy(*map(tensor_spec.from_spec, specs))
-    action_fn = rollouts.policy_action_fn(greedy_policy.GreedyPolicy(policy))
+    """Returns episodes/s side by side and one after another."""
+    action_fn = rollouts.policy_action_fn(make_policy(sizes))
 
     def contender(at_a_time: int) -> Contender:
-        action_fn(np.zeros((at_a_time, *specs[0].shape), np.float32))  # Traces.
-
-        def steps_per_second() -> float:
-            started, steps = time.perf_counter(), 0
+        def episodes() -> None:
             for i in range(0, sizes.episodes, at_a_time):
-                steps += rollouts.evaluate(action_fn, sizes.environment, at_a_time, i).lengths.sum()
-            return steps / (time.perf_counter() - started)
+                rollouts.evaluate(action_fn, sizes.environment, at_a_time, seed=i)
 
-        return steps_per_second
+        rollouts.evaluate(action_fn, sizes.environment, at_a_time, seed=0)  # Traces.
+        return lambda: rate(episodes, 0.0) * sizes.episodes
 
     return {"together": contender(sizes.episodes), "single": contender(1)}
 
@@ -270,28 +247,25 @@ def synthetic_columns(sizes: Sizes, rows: int) -> dict[str, np.ndarray]:
 def synthetic_data(sizes: Sizes, rows: int) -> OfflineData:
     """Returns transitions of noise."""
     observations, actions, rewards, *_ = synthetic_columns(sizes, rows).values()
-    following = np.roll(observations, -1, axis=0)
-    discounts = np.ones(rows, np.float32)
-    return OfflineData.from_arrays(observations, actions, rewards, following, discounts)
+    others = np.roll(observations, -1, axis=0), np.ones(rows, np.float32)
+    return OfflineData.from_arrays(observations, actions, rewards, *others)
 
 
 def make_loading(sizes: Sizes, directory: str) -> dict[str, Contender]:
     """Returns the seconds of loading a file with and without this package, from the page cache."""
     path = _data_file(sizes, directory, sizes.rows)
 
-    def read() -> None:
+    def read() -> list[np.ndarray]:
         with h5py.File(path, "r") as file:
-            [file[key][()] for key in file]
+            return [file[key][()] for key in file]
 
-    def load() -> None:
-        sources.load_dataset(path)
-
+    load = functools.partial(sources.load_dataset, path)
     return {"load": lambda: 1 / rate(load, 0.0), "h5py": lambda: 1 / rate(read, 0.0)}
 
 
 def make_memory(sizes: Sizes, directory: str) -> dict[str, Contender]:
     """Returns the peak memory of a process with much data above one with little, per byte."""
-    paths = [_data_file(sizes, directory, rows) for rows in (sizes.rows, _BASE_ROWS)]
+    paths = [_data_file(sizes, directory, rows) for rows in (sizes.rows, 2000)]
     code = f"from {__name__} import *; import sys; print(*memory_of(sys.argv[1], int(sys.argv[2])))"
 
     def memory(path: str) -> list[int]:
@@ -315,10 +289,7 @@ def memory_of(path: str, batch_size: int) -> tuple[int, int]:
 
 
 def peak_bytes() -> int:
-    """Returns the peak of the resident memory since this program was started.
-
-    `ru_maxrss` also counts the process before it became this program: with vfork, its parent.
-    """
+    """Returns the peak of the resident memory since exec; `ru_maxrss` may count the parent's."""
     with open("/proc/self/status", encoding="ascii") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
 
@@ -335,10 +306,9 @@ def make_startup(directory: str) -> dict[str, Contender]:
 
     The first line of metrics.jsonl shows the update, so the tracing for that line is included.
     """
-    names = itertools.count()
 
     def start() -> float:
-        root_dir = os.path.join(directory, f"run{next(names)}")
+        root_dir = tempfile.mkdtemp(dir=directory)
         command = [sys.executable, "-m", "fbrc_agent.cli", "train", "--root_dir", root_dir]
         command += ["--gin_file", "quickstart.gin", "--gin_bindings", "train.log_interval = 1"]
         started = time.perf_counter()

@@ -12,6 +12,7 @@ The return compared with a threshold is the mean over evaluation episodes of the
 which is the policy that also does the rollouts.
 """
 
+import functools
 import importlib.metadata
 import os
 from typing import Any, Callable, Optional
@@ -77,17 +78,11 @@ def collect(
     tf.keras.utils.set_random_seed(seed)
     parts: list[dict[str, np.ndarray]] = []
     attributes: dict[str, Any] = {}
+    first_seed = seed + _ROLLOUT_SEED_OFFSET
+    environment = gymnasium_environment.make(environment_id)
     if level == "random":
-        generator = np.random.default_rng(seed)
-        environment = gymnasium_environment.make(environment_id)
-        parts.append(
-            _rollout(
-                environment_id,
-                lambda _: online_sac.random_action(environment, generator),
-                num_transitions,
-                seed + _ROLLOUT_SEED_OFFSET,
-            )
-        )
+        draw = functools.partial(online_sac.random_action, environment, np.random.default_rng(seed))
+        parts.append(_rollout(environment_id, lambda _: draw(), num_transitions, first_seed))
     else:
         trainer = online_sac.OnlineSac(environment_id, seed)
         for index, (name, threshold) in enumerate(thresholds.items()):
@@ -100,18 +95,16 @@ def collect(
             else:
                 # Of an odd number, the expert part gets one row more.
                 num_steps = (num_transitions + index) // len(thresholds)
-                part_seed = seed + _ROLLOUT_SEED_OFFSET + index
-                parts.append(_rollout(environment_id, trainer.act, num_steps, part_seed))
+                parts.append(_rollout(environment_id, trainer.act, num_steps, first_seed + index))
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    space = gymnasium_environment.make(environment_id).action_space
     attributes.update(
         _provenance(),
         task=task,
         environment=environment_id,
         level=level,
         seed=seed,
-        action_minimum=space.low.astype(np.float32),
-        action_maximum=space.high.astype(np.float32),
+        action_minimum=environment.action_space.low.astype(np.float32),
+        action_maximum=environment.action_space.high.astype(np.float32),
     )
     hdf5.save_d4rl_hdf5(output, **columns, attributes=attributes)
 
@@ -150,16 +143,13 @@ def _thresholds(
     return thresholds
 
 
-def _provenance() -> dict[str, Any]:
+def _provenance() -> dict[str, str]:
     """Returns the configuration in force and the versions that a repetition needs."""
-    entries = {
+    found = importlib.metadata.distributions()
+    installed = {d.metadata["Name"].lower().replace("_", "-"): d.version for d in found}
+    packages = ("gymnasium", "mujoco", "tf-agents", "tensorflow")
+    return {
         "gin_config": gin.operative_config_str(),
         "fbrc_agent_version": fbrc_agent.__version__,
+        **{f"{p.replace('-', '_')}_version": installed.get(p, "not installed") for p in packages},
     }
-    for package in ("gymnasium", "mujoco", "tf-agents", "tensorflow"):
-        try:
-            version = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            version = "not installed"
-        entries[f"{package.replace('-', '_')}_version"] = version
-    return entries

@@ -60,7 +60,7 @@ class LoggedRun:
 
     def last(self, stage: str, name: str) -> Optional[float]:
         """Returns the last finite value of a number; None if there is none."""
-        return last(self.curve(stage, name)[1])
+        return mean_of_last(self.curve(stage, name)[1], 1)
 
     def final_return(self, stage: str) -> Optional[float]:
         """Returns the last mean return of a stage, from the result where another run trained it."""
@@ -81,11 +81,6 @@ def read(root_dir: str) -> LoggedRun:
     return LoggedRun(root_dir, identity, run_log.read_metrics(root_dir))
 
 
-def last(values: np.ndarray) -> Optional[float]:
-    """Returns the last finite value, or None."""
-    return mean_of_last(values, 1)
-
-
 def mean_of_last(values: np.ndarray, count: int) -> Optional[float]:
     """Returns the mean of the last finite values, so many at most; None if there is none."""
     known = values[np.isfinite(values)]
@@ -103,10 +98,10 @@ def common_steps(runs: Sequence[LoggedRun], stage: str, name: str) -> tuple[np.n
 def draw_seeds(
     axes: Axes,
     runs: Sequence[LoggedRun],
-    stage: str,
     name: str,
     color: str,
     label: Optional[str] = None,
+    stage: Optional[str] = None,
     style: str = "-",
     marker: str = "",
     band: Optional[str] = "",
@@ -118,15 +113,16 @@ def draw_seeds(
     Args:
       axes: Where to draw.
       runs: Seeds of one setting.
-      stage: Stage of the number.
       name: Name of the number in metrics.jsonl.
       color: Color of all lines.
       label: Entry in the legend.
+      stage: Stage of the number; the last one by default.
       style: Line style.
       marker: Marker of the mean, or of a single run.
       band: Entry in the legend of the band from the lowest to the highest seed, '' for a band
         without one; None for no band.
     """
+    stage = stage or runs[0].algorithm
     several = len(runs) > 1
     for run in runs if several else ():
         axes.plot(*run.curve(stage, name), color=color, ls=style, lw=0.7, alpha=0.5)

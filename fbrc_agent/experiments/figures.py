@@ -54,21 +54,19 @@ def _check(run: LoggedRun, first: LoggedRun) -> None:
     if not run.records:
         metrics = os.path.join(run.root_dir, "metrics.jsonl")
         raise InputError(f"{metrics} has no line yet; there is nothing to plot of this run.")
-    here, there = run.identity, first.identity
-    for name, mine, other in (
-        ("algorithm", run.label, first.label),
-        ("task", here["task"], there["task"]),
-    ):
-        if mine != other:
+    for what in ("algorithm", "task", "data set"):
+        here, there = _described(run)[what], _described(first)[what]
+        if here != there:
             raise InputError(
-                f"{run.root_dir} is a run of {mine}, {first.root_dir} of {other}; plot the runs of "
-                f"one {name} together."
+                f"{run.root_dir} is a run of {here}, {first.root_dir} of {there}; plot the runs of "
+                f"one {what} together."
             )
-    if here["data"]["checksum"] != there["data"]["checksum"]:
-        raise InputError(
-            f"{run.root_dir} was trained on {here['data']['source']}, {first.root_dir} on other "
-            f"data, {there['data']['source']}; plot the runs of one data set together."
-        )
+
+
+def _described(run: LoggedRun) -> dict[str, str]:
+    data = run.identity["data"]
+    source = f"{data['source']} (checksum {data['checksum'][:12]})"
+    return {"algorithm": run.label, "task": run.identity["task"], "data set": source}
 
 
 def draw(runs: Sequence[LoggedRun]) -> Figure:
@@ -103,7 +101,7 @@ def _draw_returns(axes: Axes, runs: Sequence[LoggedRun]) -> None:
     curves.style_panel(axes, "Evaluation return", "return per episode")
     label = first.label if len(runs) == 1 else f"{first.label}, mean of {len(runs)} seeds"
     curves.draw_seeds(
-        *(axes, runs, first.algorithm, "return_mean", curves.BLUE, label),
+        *(axes, runs, "return_mean", curves.BLUE, label),
         marker="o",
         band="lowest to highest seed",
     )
@@ -136,7 +134,7 @@ def _draw_panel(
     curves.style_panel(axes, panel["title"], panel["unit"])
     for (name, label), color in zip(panel["lines"].items(), _COLORS):
         label = label if len(panel["lines"]) > 1 else None
-        curves.draw_seeds(axes, runs, stage, name, color, label, band=None)
+        curves.draw_seeds(axes, runs, name, color, label, stage, band=None)
     if panel["log_scale"]:
         axes.set_yscale("log")
     _add_legend(axes)

@@ -7,8 +7,8 @@ Networks that settings share are trained once for each task and seed, in
 
 import dataclasses
 import os
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Optional, Union
 
 import gin
 
@@ -16,22 +16,6 @@ from fbrc_agent.environments.tasks import get_task
 from fbrc_agent.experiments.processes import Run, run_all
 from fbrc_agent.utils import checks
 from fbrc_agent.utils.errors import InputError
-
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """What a grid is made of besides its settings, as `grid` has it."""
-
-    runs_dir: str
-    tasks: dict[str, Optional[str]]
-    seeds: int = 5
-    pretraining_steps: int = 1_000_000
-    steps: int = 1_000_000
-    eval_interval: int = 10_000
-    num_eval_episodes: int = 10
-    num_jobs: int = 1
-    bindings: tuple[str, ...] = ()
-
 
 _QUICK = {
     "seeds": 2,
@@ -43,27 +27,13 @@ _QUICK = {
 }
 
 
-@gin.configurable(denylist=["root_dir", "quick", "default_tasks"])
-def grid(
-    root_dir: str,
-    quick: bool,
-    default_tasks: dict[str, Optional[str]],
-    tasks: Optional[dict[str, Optional[str]]] = None,
-    seeds: Optional[int] = None,
-    pretraining_steps: Optional[int] = None,
-    steps: Optional[int] = None,
-    eval_interval: Optional[int] = None,
-    num_eval_episodes: Optional[int] = None,
-    num_jobs: Optional[int] = None,
-    bindings: Optional[Sequence[str]] = None,
-    runs_dir: Optional[str] = None,
-) -> Sizes:
-    """Returns the sizes of a grid: the paper's or the quick ones, with what gin binds in place.
+@gin.configurable("grid")
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """What a grid is made of besides its settings; gin binds its attributes as those of `grid`.
 
-    Args:
-      root_dir: Directory of the experiment.
-      quick: Whether to start from the quick sizes, minutes on 2 cores.
-      default_tasks: `tasks`, if gin binds none.
+    Attributes:
+      runs_dir: Directory of the runs, which experiments may share.
       tasks: Data by task id: an HDF5 path, 'embedded:NAME', or None for the task's own D4RL file.
       seeds: How many; they are 0, 1, ...
       pretraining_steps: Updates of the networks that settings share, such as behavior policies.
@@ -72,50 +42,60 @@ def grid(
       num_eval_episodes: Episodes of an evaluation.
       num_jobs: Runs at a time; of several, each has one intra-op thread.
       bindings: gin bindings for every run, after its gin file and those of its setting.
-      runs_dir: Directory of the runs, which experiments may share; `root_dir`/runs by default.
 
     Raises:
       InputError: If a value is not as described, or a task is not known or has no environment.
     """
-    given = {
-        "tasks": tasks,
-        "seeds": seeds,
-        "pretraining_steps": pretraining_steps,
-        "steps": steps,
-        "eval_interval": eval_interval,
-        "num_eval_episodes": num_eval_episodes,
-        "num_jobs": num_jobs,
-        "bindings": bindings,
-    }
-    values: dict[str, Any] = {
-        "tasks": default_tasks,
-        **(_QUICK if quick else {}),
-        **{name: value for name, value in given.items() if value is not None},
-    }
-    _check_tasks(values["tasks"])
-    for name in (n for n in values if n not in ("tasks", "bindings")):
-        checks.check_integer(f"grid.{name}", values[name], 0 if name == "eval_interval" else 1)
-    texts = values.pop("bindings", ())
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise InputError(
-            f"grid.bindings is {texts!r}; it must be a list of gin bindings, such as "
-            "['BATCH_SIZE = 64']."
-        )
-    return Sizes(runs_dir or os.path.join(root_dir, "runs"), bindings=tuple(texts), **values)
+
+    runs_dir: str
+    tasks: Mapping[str, Optional[str]]
+    seeds: int = 5
+    pretraining_steps: int = 1_000_000
+    steps: int = 1_000_000
+    eval_interval: int = 10_000
+    num_eval_episodes: int = 10
+    num_jobs: int = 1
+    bindings: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        _check_tasks(self.tasks)
+        for name in _QUICK:
+            low = 0 if name == "eval_interval" else 1
+            checks.check_integer(f"grid.{name}", getattr(self, name), low)
+        texts = self.bindings
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise InputError(
+                f"grid.bindings is {texts!r}; it must be a list of gin bindings, such as "
+                "['BATCH_SIZE = 64']."
+            )
+
+
+def make_sizes(root_dir: str, quick: bool, tasks: Mapping[str, Optional[str]]) -> Sizes:
+    """Returns the paper's or the quick sizes (minutes on 2 cores), with what gin binds in place.
+
+    Args:
+      root_dir: Directory of the experiment; its runs are in `runs`.
+      quick: Whether to start from the quick sizes.
+      tasks: The tasks of the experiment.
+    """
+    defaults: dict[str, Any] = {"runs_dir": os.path.join(root_dir, "runs"), "tasks": tasks}
+    defaults.update(_QUICK if quick else {})
+    bound = gin.get_bindings("grid")
+    return Sizes(**{name: value for name, value in defaults.items() if name not in bound})
 
 
 def _check_tasks(tasks: Any) -> None:
-    is_right = isinstance(tasks, dict) and all(
-        isinstance(data, (str, type(None))) for data in tasks.values()
-    )
-    if not is_right or not tasks:
+    kinds = (str, type(None))
+    if not (isinstance(tasks, Mapping) and tasks) or not all(
+        isinstance(data, kinds) for data in tasks.values()
+    ):
         raise InputError(
             f"grid.tasks is {tasks!r}; it must name the data of each task, such as "
             "{'hopper-medium-v2': None}."
         )
     for task in tasks:
         if get_task(task).environment is None:
-            raise InputError(f"grid.tasks: there is no environment to evaluate {task!r} in.")
+            raise InputError(f"grid.tasks has {task!r}, which has no environment to evaluate in.")
 
 
 class Pretraining(NamedTuple):
@@ -182,26 +162,14 @@ def run_grid(settings: Sequence[Setting], sizes: Sizes) -> list[Cell]:
     runs: dict[str, Run] = {}  # By directory, in the order in which they start.
     for seed in range(sizes.seeds):
         for task in sizes.tasks:
-            common = _common_bindings(task, seed, sizes)
             for setting in settings:
-                pretrained: dict[str, Run] = {}
-                made_with: tuple[str, ...] = ()
+                pretrained = {}
                 for part in setting.pretraining:
-                    run = Run(
-                        *_place(sizes, task, part.name, seed),
-                        part.gin_file,
-                        (*common, *part.bindings, *sizes.bindings),
-                        sizes.pretraining_steps,
-                    )
+                    run = _make_run(sizes, task, seed, part, part.bindings, sizes.pretraining_steps)
                     pretrained[part.algorithm] = runs.setdefault(run.root_dir, run)
-                    made_with += part.bindings
-                run = Run(
-                    *_place(sizes, task, setting.name, seed),
-                    setting.gin_file,
-                    (*common, *made_with, *setting.bindings, *sizes.bindings),
-                    sizes.steps,
-                    pretrained,
-                )
+                bindings = [text for part in setting.pretraining for text in part.bindings]
+                bindings += setting.bindings
+                run = _make_run(sizes, task, seed, setting, bindings, sizes.steps, pretrained)
                 runs[run.root_dir] = run
                 cells.append(Cell(task, setting, seed, run))
     run_all(list(runs.values()), sizes.num_jobs)
@@ -210,17 +178,27 @@ def run_grid(settings: Sequence[Setting], sizes: Sizes) -> list[Cell]:
     return sorted(cells, key=lambda c: (tasks.index(c.task), order.index(c.setting.name), c.seed))
 
 
-def _place(sizes: Sizes, task: str, name: str, seed: int) -> tuple[str, str]:
-    """Returns the directory of a run and its title in messages."""
-    directory = os.path.join(sizes.runs_dir, task, name, f"seed{seed}")
-    return directory, f"{task}, {name}, seed {seed}"
-
-
-def _common_bindings(task: str, seed: int, sizes: Sizes) -> tuple[str, ...]:
-    return (
+def _make_run(
+    sizes: Sizes,
+    task: str,
+    seed: int,
+    part: Union[Setting, Pretraining],
+    bindings: Sequence[str],
+    num_updates: int,
+    pretrained: Optional[Mapping[str, Run]] = None,
+) -> Run:
+    common = (
         f"TASK = {task!r}",
         f"DATA = {sizes.tasks[task]!r}",
         f"SEED = {seed}",
         f"EVAL_INTERVAL = {sizes.eval_interval}",
         f"NUM_EVAL_EPISODES = {sizes.num_eval_episodes}",
+    )
+    return Run(
+        os.path.join(sizes.runs_dir, task, part.name, f"seed{seed}"),
+        f"{task}, {part.name}, seed {seed}",
+        part.gin_file,
+        (*common, *bindings, *sizes.bindings),
+        num_updates,
+        pretrained or {},
     )

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Callable, Optional
+from typing import Callable
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -12,16 +12,14 @@ from fbrc_agent.experiments import curves, summaries
 from fbrc_agent.experiments.summaries import Groups, Outcome
 
 _PANEL_SIZE = (5.6, 4.2)  # inches
-_MOST_COLUMNS = 3
 _COLORS = (curves.BLUE, curves.ORANGE, curves.GREEN, curves.PURPLE, curves.SKY, curves.YELLOW)
-_STYLES = ("-", "--", ":")
 
 _Settings = Mapping[str, list[Outcome]]
 
 
 def scores(groups: Groups, title: str) -> Figure:
     """Draws the scores."""
-    return _draw(groups, title, (_draw_scores,))
+    return _draw(groups, title, [_draw_scores], most_columns=3)
 
 
 def numbers(groups: Groups, title: str, unit: str, symbols: Mapping[str, str]) -> Figure:
@@ -37,13 +35,13 @@ def numbers(groups: Groups, title: str, unit: str, symbols: Mapping[str, str]) -
     def draw(axes: Axes, task: str, settings: _Settings) -> None:
         curves.style_panel(axes, task, unit)
         for color, outcomes in _colored(settings):
-            for style, (name, symbol) in zip(_STYLES, symbols.items()):
+            for style, (name, symbol) in zip(("-", "--", ":"), symbols.items()):
                 label = f"{symbol}, {outcomes[0].setting.label}"
-                _draw_seeds(axes, outcomes, name, color, label, style=style)
+                curves.draw_seeds(axes, _runs(outcomes), name, color, label, style=style)
         _mark_nan(axes, settings, next(iter(symbols)))
         axes.set_yscale("log")
 
-    return _draw(groups, title, (draw,))
+    return _draw(groups, title, [draw], most_columns=3)
 
 
 def scores_and_pretraining(
@@ -66,61 +64,52 @@ def scores_and_pretraining(
     def draw_number(axes: Axes, task: str, settings: _Settings) -> None:
         curves.style_panel(axes, f"{task}: {panel}", unit)
         for color, outcomes in _colored(settings):
-            runs = [outcome.pretrained[stage] for outcome in outcomes]
-            curves.draw_seeds(axes, runs, stage, name, color)
+            curves.draw_seeds(axes, [o.pretrained[stage] for o in outcomes], name, color)
 
-    return _draw(groups, title, (draw_scores, draw_number), most_columns=2)
+    return _draw(groups, title, [draw_scores, draw_number], most_columns=2)
 
 
 def _draw(
     groups: Groups,
     title: str,
     draws: Sequence[Callable[[Axes, str, _Settings], None]],
-    most_columns: int = _MOST_COLUMNS,
+    most_columns: int,
 ) -> Figure:
     """Draws so many panels for each task, the title and one legend for all, below them."""
-    places = len(groups) * len(draws)
-    columns = min(places, most_columns)
-    rows = -(-places // columns)
-    width, height = _PANEL_SIZE
+    panels = [(draw, *entry) for entry in groups.items() for draw in draws]
+    columns = min(len(panels), most_columns)
+    rows = -(-len(panels) // columns)
     # Titles and the legend take the same room for any number of panels.
-    size = (max(columns, 1.6) * width, rows * height + 1.0)
+    size = (max(columns, 1.6) * _PANEL_SIZE[0], rows * _PANEL_SIZE[1] + 1.0)
     figure = Figure(figsize=size, dpi=curves.DPI, layout="constrained")
-    for place in range(places):
-        axes = figure.add_subplot(rows, columns, place + 1)
-        task, settings = list(groups.items())[place // len(draws)]
-        draws[place % len(draws)](axes, task, settings)
-    num_seeds = max(len(outcomes) for by_name in groups.values() for outcomes in by_name.values())
-    what = "1 seed"
-    if num_seeds > 1:
-        what = f"{num_seeds} seeds (thin), their mean (thick), from lowest to highest (band)"
-    figure.suptitle(f"{title}\n{what}", fontsize=12)
     entries: dict[str, Artist] = {}
-    for axes in figure.axes:
+    for place, (draw, task, settings) in enumerate(panels, 1):
+        axes = figure.add_subplot(rows, columns, place)
+        draw(axes, task, settings)
         axes.set_xlim(left=0)
         for handle, label in zip(*axes.get_legend_handles_labels()):
             entries.setdefault(label, handle)
-    figure.legend(
-        *(entries.values(), entries.keys()),
-        loc="outside lower center",
-        ncols=3,
-        fontsize=9,
-    )
+    count = max(len(outcomes) for by_name in groups.values() for outcomes in by_name.values())
+    seeds = f"{count} seeds (thin), their mean (thick), from lowest to highest (band)"
+    figure.suptitle(f"{title}\n{seeds if count > 1 else '1 seed'}", fontsize=12)
+    legend = entries.values(), entries.keys()
+    figure.legend(*legend, loc="outside lower center", ncols=3, fontsize=9)
     return figure
 
 
 def _draw_scores(axes: Axes, title: str, settings: _Settings, each_level: bool = False) -> None:
     curves.style_panel(axes, title, "normalized score")
+    first, *_ = settings.values()
     for color, outcomes in _colored(settings):
         label = outcomes[0].setting.label
-        _draw_seeds(axes, outcomes, "normalized_score", color, label, marker="o")
-        if each_level:
-            curves.draw_level(axes, _pretrained_score(outcomes), color, "--")
+        runs = _runs(outcomes)
+        curves.draw_seeds(axes, runs, "normalized_score", color, label, marker="o")
+        if each_level or outcomes is first:
+            level = summaries.mean_and_std(o.pretrained_score for o in outcomes)["mean"]
+            labels = ", ".join(run.label for run in outcomes[0].pretrained.values())
+            common = (curves.GRAY, "--", f"{labels}, sampled")
+            curves.draw_level(axes, level, *((color, "--") if each_level else common))
     _mark_nan(axes, settings, "normalized_score")
-    first = next(iter(settings.values()))
-    if not each_level:
-        label = f"{_pretrained_label(first)}, sampled"
-        curves.draw_level(axes, _pretrained_score(first), curves.GRAY, "--", label)
     level = summaries.data_of(first)["score_mean"]
     curves.draw_level(axes, level, curves.GRAY, ":", "mean of the data")
 
@@ -131,25 +120,8 @@ def _colored(settings: _Settings) -> Iterator[tuple[str, list[Outcome]]]:
         yield outcomes[0].setting.color or color, outcomes
 
 
-def _pretrained_score(outcomes: Sequence[Outcome]) -> Optional[float]:
-    return summaries.mean_and_std(outcome.pretrained_score for outcome in outcomes)["mean"]
-
-
-def _pretrained_label(outcomes: Sequence[Outcome]) -> str:
-    return ", ".join(run.label for run in outcomes[0].pretrained.values())
-
-
-def _draw_seeds(
-    axes: Axes,
-    outcomes: Sequence[Outcome],
-    name: str,
-    color: str,
-    label: str,
-    style: str = "-",
-    marker: str = "",
-) -> None:
-    runs = [outcome.run for outcome in outcomes]
-    curves.draw_seeds(axes, runs, runs[0].algorithm, name, color, label, style, marker)
+def _runs(outcomes: Sequence[Outcome]) -> list[curves.LoggedRun]:
+    return [outcome.run for outcome in outcomes]
 
 
 def _mark_nan(axes: Axes, settings: _Settings, name: str) -> None:

@@ -6,7 +6,6 @@ What is done is not run again; what was interrupted resumes from its checkpoint.
 
 import dataclasses
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -14,17 +13,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
-import gin
-
+from fbrc_agent.experiments import configuration
 from fbrc_agent.training import run_log
 from fbrc_agent.utils import json_files, progress, signals
 from fbrc_agent.utils.errors import InputError
 
 _POLL_SECONDS = 0.5
 _EXIT_NOT_FINITE = 3
-# What may differ from start to start of a run: `train` has the numbers of updates and intervals.
-_IDENTITY = {f"train.{name}" for name in ("algorithm", "task", "data", "seed", "batch_size")}
-_LINE_LENGTH = 100_000  # Longer than any binding, so that gin writes each on one line.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -116,8 +111,9 @@ class Run:
         if not os.path.exists(path):
             return
         with open(path, encoding="utf-8") as file:
-            used = _settings(file.read())
-        for name, wanted in _settings(_config(self.gin_file, self._all_bindings())).items():
+            used = configuration.settings(file.read())
+        wanted_config = configuration.of_run(self.gin_file, self._all_bindings())
+        for name, wanted in configuration.settings(wanted_config).items():
             if used.get(name, wanted) != wanted:
                 raise InputError(
                     f"{self.root_dir} holds a run with {name} = {used[name]}, not {wanted}; give "
@@ -143,28 +139,6 @@ class Run:
             f"{self.title}: the run ended with exit code {code} ({message}); its log is "
             f"{self.log_path}."
         )
-
-
-def _config(gin_file: str, bindings: Sequence[str]) -> str:
-    """Returns the configuration of a run as gin writes it; the one in force stays."""
-    kept = gin.config_str(max_line_length=_LINE_LENGTH)
-    with gin.unlock_config():
-        try:
-            gin.clear_config()
-            gin.parse_config_files_and_bindings([gin_file], bindings, finalize_config=False)
-            return gin.config_str(max_line_length=_LINE_LENGTH)
-        finally:
-            gin.clear_config()
-            gin.parse_config(kept)
-
-
-def _settings(config: str) -> dict[str, str]:
-    """Returns the bindings by name that make a run what it is, of a text that gin wrote."""
-    lines = [line for line in config.splitlines() if " = " in line and not line.startswith("#")]
-    bindings = dict(line.split(" = ", 1) for line in lines)
-    others = {name for name in bindings if name.startswith("train.")} - _IDENTITY
-    others |= {macro for name in others for macro in re.findall(r"%(\w+)", bindings[name])}
-    return {name: value for name, value in bindings.items() if name not in others}
 
 
 def run_all(runs: Sequence[Run], num_jobs: int) -> None:
@@ -224,11 +198,10 @@ class _Progress:
     """A bar over the updates of all runs."""
 
     def __init__(self, runs: Sequence[Run], waiting: Sequence[Run]):
-        records = {run: run.records() if run in waiting else [] for run in runs}
-        self._steps = {
-            run: _last_step(records[run]) if run in waiting else run.num_updates for run in runs
-        }
-        self._evaluated = {run: _last_step(_evaluations(records[run])) for run in runs}
+        self._steps = {run: run.num_updates for run in runs}
+        self._evaluations = dict.fromkeys(runs, 0)
+        for run in waiting:
+            self._read(run)
         self._bar = progress.make_bar(
             total=sum(run.num_updates for run in runs),
             initial=sum(self._steps.values()),
@@ -237,15 +210,19 @@ class _Progress:
             disable=not waiting,
         )
 
+    def _read(self, run: Run) -> Optional[float]:
+        """Reads how far a run is; returns its newest score if there is a new one."""
+        records = run.records()
+        scores = [r["normalized_score"] for r in records if r.get("normalized_score") is not None]
+        self._steps[run] = max([record["step"] for record in records], default=0)
+        before, self._evaluations[run] = self._evaluations[run], len(scores)
+        return float(scores[-1]) if len(scores) > before else None
+
     def show(self, runs: Iterable[Run]) -> None:
         """Shows how far runs are, and the newest score among them."""
         for run in runs:
-            records = run.records()
-            self._steps[run] = _last_step(records)
-            evaluations, before = _evaluations(records), self._evaluated[run]
-            self._evaluated[run] = _last_step(evaluations)
-            if self._evaluated[run] > before:
-                score = float(evaluations[-1]["normalized_score"])
+            score = self._read(run)
+            if score is not None:
                 self._bar.set_postfix_str(f"{run.title}: score {score:.1f}", refresh=False)
         steps = sum(self._steps.values())
         # A run resumes from its checkpoint, which may be older than its newest record.
@@ -261,11 +238,3 @@ class _Progress:
     def close(self) -> None:
         """Leaves the bar as it is."""
         self._bar.close()
-
-
-def _evaluations(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [record for record in records if record.get("normalized_score") is not None]
-
-
-def _last_step(records: Sequence[dict[str, Any]]) -> int:
-    return max([record["step"] for record in records], default=0)

@@ -3,9 +3,10 @@
 import dataclasses
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+import tensorflow as tf
 from matplotlib.figure import Figure
 
 from fbrc_agent.experiments import curves
@@ -33,13 +34,7 @@ class Report:
     text: str
 
     def write(self, root_dir: str) -> list[str]:
-        """Writes `<name>.json`, `<name>.png` and README.md, each atomically.
-
-        Args:
-          root_dir: An existing directory; files of these names in it are replaced.
-
-        Returns:
-          The paths of the three files.
+        """Writes `<name>.json`, `<name>.png` and README.md, each atomically; returns their paths.
 
         Raises:
           ValueError: If `numbers` has a NaN or an infinity; nothing is written then.
@@ -52,13 +47,17 @@ class Report:
         return [numbers, picture, page]
 
     def _page(self) -> str:
+        words = self.command.split()
+        setting = "the quick setting" if "--quick" in words else "the full setting"
+        if "--gin_bindings" in words:
+            setting += ", with the values of the command in place"
         paragraphs = [
             f"# {self.title}",
             self.text.strip(),
             f"![{self.title}]({self.name}.png)",
             f"All numbers are in [{self.name}.json]({self.name}.json).",
             f"```\n{self.command}\n```",
-            f"{_setting(self.command.split())} {sentence(circumstances())}",
+            f"This is {setting}. {sentence(circumstances())}",
         ]
         return "\n\n".join(paragraphs) + "\n"
 
@@ -70,8 +69,6 @@ def command(name: str, quick: bool) -> str:
 
 def circumstances() -> dict[str, Any]:
     """Returns machine, versions, threads and revision, for a JSON file."""
-    import tensorflow as tf
-
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
     threading = tf.config.threading
@@ -103,11 +100,3 @@ def sentence(described: Mapping[str, Any]) -> str:
         f"{machine['gpus']} GPUs. Threads: intra-op {threads['intra_op']}, inter-op "
         f"{threads['inter_op']} (0: TensorFlow's choice)."
     )
-
-
-def _setting(words: Sequence[str]) -> str:
-    """Returns in which setting a command was run."""
-    setting = "the quick setting" if "--quick" in words else "the full setting"
-    if "--gin_bindings" in words:
-        setting += ", with the values of the command in place"
-    return f"This is {setting}."

@@ -5,22 +5,21 @@ networks of gin/fbrc.gin and observations and actions of HalfCheetah's sizes.
 """
 
 import dataclasses
-import logging
 import statistics
 from collections.abc import Sequence
 from typing import Any, Optional
 
 import gin
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fbrc_agent.experiments import benchmark, curves, report
+from fbrc_agent.experiments import benchmark, configuration, curves, report
 from fbrc_agent.utils import checks, tables
 
 # Hours for 1M updates, on 8 cores of an AMD EPYC 7B12.
 _PAPER_HOURS = {"behavior": 1.4, "fbrc": 6.2, "cql": 16.3}
 _UPDATES = 1_000_000
-_QUICK_ROUNDS = 3
 _ROWS = ("fbrc_to_cql", "behavior_to_fbrc")
 _NAMES = {"behavior": "behavior policy", "fbrc": "F-BRC", "cql": "CQL"}
 _COLORS = {"behavior": curves.SKY, "fbrc": curves.BLUE, "cql": curves.ORANGE}
@@ -32,18 +31,12 @@ _METHODS = {"behavior policy + F-BRC": ("behavior", "fbrc"), "CQL": ("cql",)}
 def speed(
     quick: bool, rounds: Optional[int] = None, seconds: float = benchmark.SIZES.seconds
 ) -> tuple[int, float]:
-    """Returns how long is measured: the rounds, and the seconds of each agent in a round.
+    """Returns the rounds and the seconds of each agent in a round, at least; both above 0.
 
-    Args:
-      quick: Whether to measure few rounds.
-      rounds: Rounds; by default 3 if quick, else those of `bin/benchmark`.
-      seconds: Seconds of each agent in a round, at least.
-
-    Raises:
-      InputError: If one of them is not above 0.
+    Rounds are by default 3 if quick, else those of `bin/benchmark`.
     """
     if rounds is None:
-        rounds = _QUICK_ROUNDS if quick else benchmark.ROUNDS
+        rounds = 3 if quick else benchmark.ROUNDS
     checks.check_integer("speed.rounds", rounds, 1)
     checks.check_number("speed.seconds", seconds, above=0)
     return rounds, seconds
@@ -52,19 +45,14 @@ def speed(
 def run_speed(root_dir: str, quick: bool) -> report.Report:
     """Measures updates per second and extrapolates them to 1M updates.
 
-    Args:
-      root_dir: Unused; nothing is kept beside the report.
-      quick: Whether to measure few rounds.
-
-    Returns:
-      The report.
+    Nothing is kept in root_dir; `quick` measures few rounds.
 
     Raises:
       InputError: If gin's `speed` is not usable.
     """
     del root_dir
     rounds, seconds = speed(quick=quick)
-    _bind_beneath("fbrc.gin")
+    configuration.parse("fbrc.gin", [configuration.text()])  # What is bound already stays.
     sizes = dataclasses.replace(benchmark.SIZES, seconds=seconds)
     measured = benchmark.run(benchmark.select_rows(_ROWS), sizes, rounds)
     numbers = extrapolate(measured["rounds"]["updates"])
@@ -77,18 +65,6 @@ def run_speed(root_dir: str, quick: bool) -> report.Report:
         figure=_draw(numbers),
         text=_describe(numbers),
     )
-
-
-def _bind_beneath(file: str) -> None:
-    """Binds what a gin file has, except what is bound already."""
-    given = gin.config_str(max_line_length=100_000)
-    logging.disable(logging.ERROR)  # gin logs one for each place where the file is not.
-    try:
-        with gin.unlock_config():
-            gin.parse_config_file(file)
-            gin.parse_config(given)
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def extrapolate(rounds: dict[str, list[float]]) -> dict[str, Any]:
@@ -124,59 +100,51 @@ def _median(values: Sequence[float]) -> dict[str, Any]:
 def _describe(numbers: dict[str, Any]) -> str:
     rows = [["", "updates/s", "hours for 1M updates, extrapolated", "hours in the paper"]]
     for name, label in _NAMES.items():
-        rate = numbers["updates_per_second"][name]
-        low, high = rate["quartiles"]
-        rows.append(
-            [label, f"{rate['median']:.1f} ({low:.1f} to {high:.1f})"]
-            + [f"{numbers['hours'][name]['median']:.2f}", f"{_PAPER_HOURS[name]:.1f}"]
-        )
-    ratio = numbers["cql_to_fbrc"]
-    low, high = ratio["quartiles"]
+        hours = numbers["hours"][name]["median"], _PAPER_HOURS[name]
+        rate = _text(numbers["updates_per_second"][name], digits=1)
+        rows.append([label, rate, f"{hours[0]:.2f}", f"{hours[1]:.1f}"])
     paper = _PAPER_HOURS["cql"] / (_PAPER_HOURS["behavior"] + _PAPER_HOURS["fbrc"])
-    count = len(numbers["rounds"]["fbrc"])
-    return "\n\n".join(
-        [
-            f"CQL takes {ratio['median']:.2f} times as long as behavior policy and F-BRC together "
-            f"({low:.2f} to {high:.2f}); in the paper, on 8 cores of an AMD EPYC 7B12, "
-            f"{paper:.2f} times.",
-            tables.table(rows, markdown=True),
-            f"Medians and quartiles of {count} rounds. The hours are extrapolated from the "
-            "updates/s, seconds of updates on one batch; no run of 1M updates was made, and "
-            "loading, evaluation and logging are not in them. CQL is TF-Agents' `CqlSacAgent` with "
-            "10 sampled actions and the networks of F-BRC.",
-        ]
+    return (
+        "CQL's time, divided by that of behavior policy and F-BRC together, is "
+        f"{_text(numbers['cql_to_fbrc'], digits=2)}; in the paper, on 8 cores of an AMD EPYC 7B12, "
+        f"{paper:.2f}.\n\n{tables.table(rows, markdown=True)}\n\n"
+        f"Medians and quartiles of {len(numbers['rounds']['fbrc'])} rounds. The hours are "
+        "extrapolated from the updates/s, seconds of updates on one batch; no run of 1M updates "
+        "was made, and loading, evaluation and logging are not in them. CQL is TF-Agents' "
+        "`CqlSacAgent` with 10 sampled actions and the networks of F-BRC."
     )
+
+
+def _text(numbers: dict[str, Any], digits: int) -> str:
+    low, high = numbers["quartiles"]
+    return f"{numbers['median']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def _draw(numbers: dict[str, Any]) -> Figure:
-    figure = Figure(figsize=(11.0, 3.8), dpi=100, layout="constrained")
-    ours, theirs = figure.subplots(1, 2, sharey=True)
-    hours = {name: entry["median"] for name, entry in numbers["hours"].items()}
-    cores = numbers["machine"]["cores"]
-    _draw_hours(ours, hours, f"this machine, {cores} core{'s' if cores > 1 else ''}: extrapolated")
-    _draw_hours(theirs, _PAPER_HOURS, "the paper: 8 cores of an AMD EPYC 7B12")
-    ours.invert_yaxis()  # Theirs is the same.
-    figure.legend(
-        *ours.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9
-    )
+    figure = Figure(figsize=(11.0, 3.8), dpi=curves.DPI, layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    ours = {name: entry["median"] for name, entry in numbers["hours"].items()}
+    title = f"this machine ({numbers['machine']['cores']} cores): extrapolated"
+    _draw_hours(panels[0], ours, title)
+    _draw_hours(panels[1], _PAPER_HOURS, "the paper: 8 cores of an AMD EPYC 7B12")
+    panels[0].invert_yaxis()  # The other one is the same.
+    entries = panels[0].get_legend_handles_labels()
+    figure.legend(*entries, loc="outside lower center", ncols=3, fontsize=9)
     figure.suptitle("Time of 1M updates", fontsize=13)
     return figure
 
 
-def _draw_hours(axes: Any, hours: dict[str, float], title: str) -> None:
+def _draw_hours(axes: Axes, hours: dict[str, float], title: str) -> None:
     axes.set_title(title, fontsize=11)
     axes.set_xlabel("hours")
     axes.grid(True, axis="x", color="0.9")
     axes.set_axisbelow(True)
-    totals = []
     for row, stages in enumerate(_METHODS.values()):
         start = 0.0
         for name in stages:
-            axes.barh(
-                row, hours[name], left=start, height=0.6, color=_COLORS[name], label=_NAMES[name]
-            )
+            bars = axes.barh(row, hours[name], left=start, height=0.6, color=_COLORS[name])
+            bars.set_label(_NAMES[name])
             start += hours[name]
         axes.text(start, row, f" {start:.1f} h", va="center", fontsize=10)
-        totals.append(start)
     axes.set_yticks(range(len(_METHODS)), list(_METHODS))
-    axes.set_xlim(0.0, 1.18 * max(totals))
+    axes.margins(x=0.18)

@@ -44,9 +44,9 @@ class Outcome:
         return self.run.curve(self.run.algorithm, name)
 
     def pretrained_number(self, name: str) -> Optional[float]:
-        """Returns the last value of a number of the networks that it was given, None without."""
-        values = (run.last(stage, name) for stage, run in self.pretrained.items())
-        return next((value for value in values if value is not None), None)
+        """Returns the last value of a number of the network that it was given; None without."""
+        values = [run.last(stage, name) for stage, run in self.pretrained.items()]
+        return values[0] if values else None
 
     @property
     def pretrained_score(self) -> Optional[float]:
@@ -56,7 +56,7 @@ class Outcome:
     @property
     def last_score(self) -> Optional[float]:
         """The score of the last evaluation."""
-        return curves.mean_of_last(self.curve(_SCORE)[1], 1)
+        return self.run.last(self.run.algorithm, _SCORE)
 
     @property
     def mean_of_last_scores(self) -> Optional[float]:

@@ -40,7 +40,7 @@ def test_unknown_experiment_is_refused_with_the_names(capsys, tmp_path):
 
 @pytest.mark.parametrize("name", experiments.EXPERIMENTS)
 def test_every_name_has_its_function(name):
-    assert experiments.get(name).function.__name__ == f"run_{name}"
+    assert experiments.get(name).__name__ == f"run_{name}"
 
 
 def test_an_experiment_is_run_in_its_directory_and_reported(tmp_path):
@@ -51,7 +51,7 @@ def test_an_experiment_is_run_in_its_directory_and_reported(tmp_path):
         return make_report()
 
     root_dir = str(tmp_path / "new" / "run")
-    text = experiments.run(experiments.Experiment("bandit", function), root_dir, True)
+    text = experiments.run(function, root_dir, True)
     assert asked == [(root_dir, True)]
     names = ["bandit.json", "bandit.png", "README.md"]
     assert text.splitlines() == [

@@ -77,7 +77,7 @@ def test_marking_the_cut_does_not_change_the_recording():
 
 def test_batches_hold_complete_transitions_of_what_was_recorded():
     batch = _record(7).sample(np.random.default_rng(0), 200)
-    observations, actions, rewards, discounts, next_observations = batch
+    observations, actions, rewards, next_observations, discounts = batch
     assert set(observations[:, 0]) == {0, 1, 2, 10, 11, 12, 20}
     np.testing.assert_array_equal(rewards, observations[:, 0])
     # Across a time limit, too, the next state is the one that was reached.
@@ -107,7 +107,7 @@ def test_sac_learns_a_one_step_task():
         actions = generator.uniform(-1.0, 1.0, [64, 1]).astype(np.float32)
         rewards = 4.0 * actions[:, 0]
         # The next observation must not matter: the discount is zero.
-        train(observations, actions, rewards, np.zeros(64, np.float32), observations + 100.0)
+        train(observations, actions, rewards, observations + 100.0, np.zeros(64, np.float32))
     q_values, _ = agent._critic_network_1((np.zeros([2, 1]), np.array([[-0.5], [0.5]])))
     np.testing.assert_allclose(q_values, [-2.0, 2.0], atol=0.2)
 
