@@ -1,4 +1,4 @@
-"""The command line: flags, gin, one call into the package."""
+"""The command line: a function for each command, with its flags, gin and one call."""
 
 import argparse
 import functools
@@ -12,31 +12,31 @@ from collections.abc import Sequence
 from typing import Callable, NoReturn, Optional
 
 from fbrc_agent.utils import json_files, os_errors, signals
-from fbrc_agent.utils.errors import BadNumbersError, InputError
-
-
-def _gin_search_paths() -> list[str]:
-    """Where gin files are looked for: here, the repository's gin/, and where pip puts it."""
-    package = os.path.dirname(os.path.abspath(__file__))
-    return [
-        os.path.join(os.path.dirname(package), "gin"),
-        os.path.join(sys.prefix, "share", "fbrc_agent", "gin"),
-    ]
+from fbrc_agent.utils.errors import InputError, NotFiniteError
 
 
 @functools.cache
 def _add_gin_search_paths() -> None:
+    """Has gin look for files in the repository's gin/, and where pip puts it."""
     import gin
 
-    for path in _gin_search_paths():
-        gin.add_config_file_search_path(path)
+    package = os.path.dirname(os.path.abspath(__file__))
+    gin.add_config_file_search_path(os.path.join(os.path.dirname(package), "gin"))
+    gin.add_config_file_search_path(os.path.join(sys.prefix, "share", "fbrc_agent", "gin"))
 
 
 def _parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
-    """Parses gin files and bindings; a mistake in them is an `InputError`."""
+    """Parses gin files and bindings; a mistake in them is an `InputError`.
+
+    What the files import is looked for in the working directory and beside them too, so that an
+    algorithm of one's own need not be installed.
+    """
     import gin
 
     _add_gin_search_paths()
+    for directory in [os.getcwd(), *(os.path.dirname(os.path.abspath(file)) for file in files)]:
+        if directory not in sys.path:
+            sys.path.append(directory)  # Last: it hides no installed module.
     # gin logs an error for every place where a file is not, also if it is in a later one; where it
     # finds none it raises.
     logging.disable(logging.ERROR)
@@ -46,30 +46,21 @@ def _parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
     except RecursionError as error:
         raise InputError(f"{source}: a file or macro includes itself.") from error
     except (OSError, ValueError, SyntaxError, TypeError, ImportError) as error:
-        reason = _gin_reason(error, bindings)
-        raise InputError(f"{source}: {reason}.") from error
+        raise InputError(f"{source}: {_gin_reason(error, bindings)}.") from error
     finally:
         logging.disable(logging.NOTSET)
 
 
 def _gin_reason(error: Exception, bindings: Sequence[str]) -> str:
     if not isinstance(error, SyntaxError):
-        # Of a missing macro gin shows the whole configuration.
-        # Of a missing file it shows where it looked, in no order that one could read.
-        message = _one_line(error).split(" in config string:")[0]
-        return message.split(". Searched config paths:")[0].rstrip(".")
+        # Of a missing macro gin shows the configuration, below the first line.
+        return str(os_errors.original(error)).split("\n")[0].rstrip(" .:")
     line = error.lineno or 0
     if error.filename:
         return f"{error.msg.rstrip('.')} in {error.filename}, line {line}"
     # gin takes the bindings as lines of one text, and knows the text of few mistakes.
     text = bindings[line - 1] if 0 < line <= len(bindings) else error.text
     return f"{error.msg.rstrip('.')} in the binding '{text}'"
-
-
-def _one_line(error: BaseException) -> str:
-    # gin adds to an error of a configurable, in lines of its own, in which call it arose.
-    message = str(error).split("\n  In call to configurable")[0]
-    return " ".join(message.split())
 
 
 class _Parser(argparse.ArgumentParser):
@@ -126,27 +117,36 @@ def _run(name: str, description: str, add_flags: Callable, body: Callable) -> in
         print(f"\n{name}: {what}; the same command {then}.", file=sys.stderr)
         return 128 + number
     except Exception as error:
-        sentence = _sentence(error)
+        sentence = _sentence(os_errors.original(error))
         if sentence is None:
             raise
         if flags.debug:
             traceback.print_exc()
-        print(f"{name}: {sentence}", file=sys.stderr)
-        return 3 if isinstance(error, BadNumbersError) else 2
+        print(f"{name}: {' '.join(sentence.split())}", file=sys.stderr)
+        return 3 if isinstance(error, NotFiniteError) else 2
 
 
 def _sentence(error: Exception) -> Optional[str]:
-    """Returns what the user can do something about; None for a mistake of this program."""
-    fault = None if isinstance(error, InputError) else os_errors.sentence(error)
-    if fault is None and "Required bindings" in str(error):  # gin's RuntimeError.
-        return f"gin configuration: {_one_line(error)}."
-    if fault is None and isinstance(error, (ValueError, OSError, BadNumbersError)):
-        return _one_line(error)  # ValueError is what a constructor refuses.
-    return fault
+    """Returns what the user can act on; None for a mistake of this program."""
+    if isinstance(error, (InputError, NotFiniteError)):
+        return str(error)
+    refused = os_errors.sentence(error)
+    if refused is not None:
+        return refused
+    if isinstance(error, RuntimeError) and _is_from_gin(error):
+        return f"gin configuration: {error}."
+    # ValueError is what a constructor refuses.
+    return str(error) if isinstance(error, (ValueError, OSError)) else None
+
+
+def _is_from_gin(error: Exception) -> bool:
+    """Returns whether gin itself raised an error, as for an argument that nothing gives."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).split(".")[0] == "gin"
 
 
 def _quiet_libraries() -> None:
-    """Keeps what libraries say at import, which no user can act on, out of the terminal."""
+    """Keeps out of the terminal what libraries print at import, which no user can act on."""
     # At 2, TensorFlow still prints three errors about CUDA plug-ins on every machine.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # tf_agents compares with literals by `is`, of which Python warns when it first compiles it.
@@ -165,7 +165,7 @@ def _set_threads() -> None:
 
 
 def train() -> int:
-    """fbrc-train: fit the density, train F-BRC, evaluate, export, print a table."""
+    """fbrc-train: train an algorithm, evaluate, export, print a table."""
 
     def add_flags(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
@@ -189,11 +189,11 @@ def train() -> int:
         root_dir = flags.root_dir or os.path.join("runs", stem)
         print(report.table(driver.train(root_dir)))
 
-    return _run("train", "Train Fisher-BRC on a fixed data set.", add_flags, body)
+    return _run("train", "Train an algorithm on a fixed data set.", add_flags, body)
 
 
 def export() -> int:
-    """fbrc-export: write the greedy policy of a run as a SavedModel."""
+    """fbrc-export: write the policy of a run as a SavedModel."""
 
     def add_flags(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--root_dir", type=_path, required=True, help="directory of a run")
@@ -202,20 +202,18 @@ def export() -> int:
         )
         parser.add_argument("--version", type=int, help="default: the one after the newest")
         parser.add_argument(
-            "--with_value", action="store_true", help="add the signature 'value': q, log_mu, offset"
+            "--with_value", action="store_true", help="add the signature 'value', of the critic"
         )
         parser.add_argument("--format", default="serving", help="serving (default) or tf_agents")
 
     def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent.training import run_directory, run_policies, trainer  # noqa: F401
+        from fbrc_agent.training import run_directory, run_policies, trainer
 
         run_directory.read_identity(flags.root_dir)
         _parse_gin([os.path.join(flags.root_dir, "operative_config.gin")], [])
-        print(
-            run_policies.export_run(
-                flags.root_dir, flags.output, flags.version, flags.format, flags.with_value
-            )
-        )
+        algorithm = trainer.configured_algorithm()
+        options = (flags.version, flags.format, flags.with_value)
+        print(run_policies.export_run(flags.root_dir, flags.output, algorithm, *options))
 
     return _run("export", "Export the policy of a run.", add_flags, body)
 
@@ -237,16 +235,18 @@ def evaluate() -> int:
         parser.add_argument("--seed", type=int, default=0, help="seed of the first episode")
 
     def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent.environments import d4rl
+        from fbrc_agent.environments import gymnasium_environment
+        from fbrc_agent.environments.tasks import get_task
         from fbrc_agent.evaluation import rollouts as evaluation
-        from fbrc_agent.policies import model_card, policy_versions
+        from fbrc_agent.policies import model_card, policy_versions, saved_policy
         from fbrc_agent.training import report
 
         policy = policy_versions.newest(flags.policy)
-        task = d4rl.get_task(flags.task or model_card.read_task(policy))
+        task = get_task(flags.task or model_card.read_task(policy))
         if task.environment is None:
             raise InputError(f"--task {task.id}: there is no environment to evaluate it in.")
-        action_fn = evaluation.saved_model_action_fn(policy, task.environment)
+        sizes = gymnasium_environment.sizes(task.environment)
+        action_fn = saved_policy.load_action_fn(policy, *sizes)
         result = evaluation.evaluate(action_fn, task.environment, flags.episodes, flags.seed)
         print(report.evaluation_table(task, result))
 
@@ -283,9 +283,9 @@ def plot() -> int:
         )
 
     def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent.experiments import plot as plots
+        from fbrc_agent.experiments import figures
 
-        print(plots.plot(flags.root_dir, flags.output))
+        print(figures.plot(flags.root_dir, flags.output))
 
     return _run("plot", "Draw the learning curves of runs.", add_flags, body)
 
@@ -301,17 +301,12 @@ def benchmark() -> int:
         parser.add_argument("--rounds", type=int, help="rounds of each measurement")
         parser.add_argument("--only", nargs="+", action="extend", help="names of rows to measure")
         parser.add_argument("--serving", action="store_true", help="the rows of exported policies")
-        parser.add_argument("--intra_op_threads", type=int, help="TensorFlow's threads in an op")
-        parser.add_argument("--inter_op_threads", type=int, help="TensorFlow's ops at a time")
 
     def body(flags: argparse.Namespace) -> None:
         from fbrc_agent.experiments import benchmark as bench
-        from fbrc_agent.experiments import benchmark_rows  # noqa: F401
-        from fbrc_agent.training import run_directory, trainer  # noqa: F401
 
         bench.check_flags(flags.output, flags.rounds)
-        rows = benchmark_rows.select_rows(flags.only, flags.serving)
-        bench.set_threads(flags.intra_op_threads, flags.inter_op_threads)
+        rows = bench.select_rows(flags.only, flags.serving)
         sizes = bench.QUICK_SIZES if flags.quick else bench.SIZES
         _parse_gin(["fbrc.gin"], sizes.bindings)
         rounds = flags.rounds or (bench.QUICK_ROUNDS if flags.quick else bench.ROUNDS)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fbrc_agent.datasets import offline_data
+from fbrc_agent.datasets import sources
 from fbrc_agent.networks import behavior_network
 from fbrc_agent.training import fitted_behavior, run_directory
 from tests.helpers import tiny_runs
@@ -141,7 +141,7 @@ def _policies(w):
 
 
 def _runs(w, good):
-    data = run_directory.describe_data(offline_data.load_dataset(str(good)))
+    data = sources.load_dataset(str(good)).description()
     identity = {"task": "Pendulum-v1", "seed": 0, "batch_size": 32, "data": data}
 
     def run(name, files=None, **changes):
@@ -261,8 +261,8 @@ CASES = [
     (["export", "--root_dir", "", "--output", "x"], "--root_dir: is empty; it must be a path"),
     (["evaluate", "--policy", "x"], r"No policy\.json in x names a task; give --task\."),
     ([*_EVALUATE, "--episodes", "ten"], "--episodes: invalid int value: 'ten'"),
-    ([*_EVALUATE, "--episodes", "0"], "num_episodes is 0, where 1 or more is needed"),
-    ([*_EVALUATE, "--seed", "-1"], "seed is -1, where 0 or more is needed"),
+    ([*_EVALUATE, "--episodes", "0"], "num_episodes is 0; it must be 1 or more"),
+    ([*_EVALUATE, "--seed", "-1"], "seed is -1; it must be 0 or more"),
     ([*_EVALUATE, "--seed", "1.5"], "--seed: invalid int value: '1.5'"),
     (["evaluate", "--policy", "", "--task", "x"], "--policy: is empty"),
     (["evaluate", "--policy", "x", "--task", "Pendulum"], "'Pendulum' .* did you mean Pendulum-v1"),
@@ -376,7 +376,7 @@ CASES = [
     _of_data("half_timeout", r"timeouts has 0\.5 in row 5; every value must be 0 or 1"),
     _of_data("outside_bounds", r"actions has \[2\.5\] in row 5, outside .*; pass action_bounds="),
     _of_data("empty", "is empty; it must have at least one transition"),
-    _of_data("one_row", "has no usable transition; it needs two consecutive rows"),
+    _of_data("one_row", "has no usable transition; it must have two consecutive rows"),
     _of_data("size_0", r"observations has shape \(600, 0\); its size must not be 0"),
     _of_data("external_link", "key 'rewards' " + _LINKED.format("ExternalLink")),
     _of_data("link_loop", "key 'rewards' " + _LINKED.format("SoftLink")),
@@ -442,9 +442,7 @@ CASES = [
     _of_policy("policy_weights", _DAMAGED),
     _of_policy("policy_weights_cut", _DAMAGED),
     _of_policy("policy_index", _DAMAGED),
-    _of_policy(
-        "policy_named", r"has the signatures \['other'\], where 'serving_default' is needed"
-    ),
+    _of_policy("policy_named", r"are \['other'\]; one must be 'serving_default'"),
     _of_policy("policy_of_5", r"has observation \[None, 5\] .* needs observation \[None, 3\]"),
     _of_policy("policy_float64", "has observation .* float64 .* needs observation .* float32"),
 ]

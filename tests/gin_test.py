@@ -126,7 +126,7 @@ def test_targets_move_by_tau_at_every_step():
 
 def test_full_setting_has_the_papers_sizes():
     cli._parse_gin(["fbrc.gin"], [])
-    macros = ("TASK", "DATA", "BATCH_SIZE", "BEHAVIOR_STEPS", "FBRC_STEPS")
+    macros = ("TASK", "DATA", "BATCH_SIZE", "BEHAVIOR_STEPS", "STEPS")
     values = [gin.query_parameter(f"%{macro}") for macro in macros]
     assert values == ["hopper-medium-v2", None, 256, 1_000_000, 1_000_000]
 
@@ -141,7 +141,7 @@ def test_full_setting_has_the_papers_sizes():
 def test_shortened_setting_overrides_the_full_one(name, task, data):
     cli._parse_gin([name], [])
     assert [gin.query_parameter(f"%{macro}") for macro in ("TASK", "DATA")] == [task, data]
-    assert gin.query_parameter("%FBRC_STEPS") < 1_000_000
+    assert gin.query_parameter("%STEPS") < 1_000_000
     assert gin.query_parameter("FbrcAgent.reward_bonus") == 5.0
 
 

@@ -17,8 +17,9 @@ from tf_agents.typing import types
 from tf_agents.utils import common, eager_utils, nest_utils
 
 from fbrc_agent.agents import algorithm
-from fbrc_agent.networks import behavior_network, critic_network, network_checks
+from fbrc_agent.networks import behavior_network, critic_network, network_checks, saved_network
 from fbrc_agent.utils import sampling
+from fbrc_agent.utils.errors import InputError
 
 BehaviorLossInfo = collections.namedtuple(
     "BehaviorLossInfo", ("behavior_loss", "alpha_loss", "log_prob", "entropy")
@@ -236,6 +237,33 @@ def create_behavior_agent(
         train_step_counter=train_utils.create_train_step(),
         seed=seed,
     )
+
+
+@gin.configurable
+def load_behavior_network(directory: str) -> behavior_network.MixtureBehaviorNetwork:
+    """Returns the behavior network that a run has trained.
+
+    In gin: `FbrcAgent.behavior_network = @load_behavior_network()`, with
+    `import fbrc_agent.agents.behavior` at the top of the file.
+
+    Args:
+      directory: The directory of a run's behavior stage, for example 'runs/quickstart/behavior'.
+
+    Raises:
+      InputError: If it holds no behavior network, or a damaged one.
+    """
+    description = saved_network.read_description(directory)
+    if description is None or description["architecture"] is None:
+        raise InputError(
+            f"{directory} holds no trained behavior network; give the directory of a behavior "
+            "stage that is complete."
+        )
+    time_step_spec, action_spec = saved_network.specs_from_description(description["data"])
+    net = behavior_network.MixtureBehaviorNetwork(
+        time_step_spec.observation, action_spec, **description["architecture"]
+    )
+    saved_network.restore(directory, net)
+    return net
 
 
 @gin.configurable

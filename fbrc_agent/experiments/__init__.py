@@ -1,4 +1,4 @@
-"""Experiments, one function each: the paper's own (Kostrikov et al. 2021) and one of ours."""
+"""Experiments, one function each: those of the paper (Kostrikov et al. 2021)."""
 
 import importlib
 import os
@@ -9,8 +9,8 @@ from fbrc_agent.utils.errors import InputError
 if TYPE_CHECKING:
     from fbrc_agent.experiments.report import Report
 
-# Each experiment's module here, which has its function `run_<name>`. They import TensorFlow, which
-# whoever asks for the names alone should not wait for.
+# Each experiment's module here, which has its function `run_<name>`. The modules import TensorFlow,
+# which the names alone do not need.
 EXPERIMENTS = {
     "bandit": "bandit",
     "lambda": "runs",
@@ -18,7 +18,6 @@ EXPERIMENTS = {
     "ablation": "runs",
     "density": "runs",
     "speed": "speed",
-    "sharing": "runs",
 }
 
 
@@ -54,13 +53,13 @@ def run(experiment: Experiment, root_dir: str, quick: bool) -> str:
 
     Args:
       experiment: What `get` returned.
-      root_dir: Directory to write; created if need be.
+      root_dir: Directory to write; created if it is missing.
       quick: Whether to take the quick setting instead of the full one.
 
     Returns:
       The text of the report and the paths of its files, for the terminal.
     """
-    os.makedirs(root_dir, exist_ok=True)  # A directory that cannot be had is found out at once.
+    os.makedirs(root_dir, exist_ok=True)  # A directory that cannot be created fails at once.
     report = experiment.function(root_dir, quick)
     paths = report.write(root_dir)
     return "\n".join([report.title, "", report.text.strip(), "", *paths])

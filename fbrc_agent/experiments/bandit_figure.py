@@ -6,14 +6,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fbrc_agent.experiments import report as reports
+from fbrc_agent.experiments import curves
 
 if TYPE_CHECKING:
     from fbrc_agent.experiments.bandit_landscapes import Landscapes
 
 _SIZE, _DPI = (12.0, 8.6), 100  # inches, dots per inch
 _SHOWN = {"brac": (0.0, 0.1, 0.158, 1.0), "fbrc": (0.0, 1e-4, 1e-2, 1.0)}
-_COLORS = (reports.ORANGE, reports.GREEN, reports.BLUE, reports.PURPLE)
+_COLORS = (curves.ORANGE, curves.GREEN, curves.BLUE, curves.PURPLE)
 
 
 class _Method(NamedTuple):
@@ -90,21 +90,21 @@ def _draw_peaks(axes: Axes, method: _Method, numbers: dict[str, Any]) -> None:
     peaks = np.abs([entry["argmax"] for entry in numbers[method.key].values()])
     zero = _place_of_zero(numbers)
     places = np.array([weight or zero for weight in weights])
-    axes.axhspan(0.23, 0.27, color=reports.GREEN, alpha=0.35, lw=0, label="0.25 ± 0.02")
+    axes.axhspan(0.23, 0.27, color=curves.GREEN, alpha=0.35, lw=0, label="0.25 ± 0.02")
     held = numbers["robust_range"][method.key]["every_seed"]
     if held is not None:
         axes.axvspan(
-            held["from"], held["to"], color=reports.SKY, alpha=0.25, lw=0,
+            held["from"], held["to"], color=curves.SKY, alpha=0.25, lw=0,
             label="every seed peaks there",
         )  # fmt: skip
     for seed, column in enumerate(peaks.T):
         axes.plot(
-            places, column, ".", color=reports.GRAY, ms=5, alpha=0.5,
+            places, column, ".", color=curves.GRAY, ms=5, alpha=0.5,
             label="a seed" if seed == 0 else None,
         )  # fmt: skip
     axes.plot(
         places[-len(weights) + 1 :], np.median(peaks, axis=1)[-len(weights) + 1 :],
-        color=reports.BLUE, lw=1.8, label="median of the seeds",
+        color=curves.BLUE, lw=1.8, label="median of the seeds",
     )  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlim(zero / 2.0, 2.0)

@@ -21,8 +21,8 @@ import numpy as np
 import tensorflow as tf
 
 import fbrc_agent
-from fbrc_agent.datasets import offline_data
-from fbrc_agent.environments import d4rl, gymnasium_environment
+from fbrc_agent.datasets import hdf5
+from fbrc_agent.environments import gymnasium_environment, tasks
 from fbrc_agent.experiments import online_sac
 from fbrc_agent.utils import checks, progress
 from fbrc_agent.utils.errors import InputError
@@ -62,7 +62,7 @@ def collect(
 
     Args:
       output: Path of the file to write; it must not exist yet.
-      task: A task id of `d4rl.get_task` with an environment, such as 'Hopper-v4'.
+      task: A task id of `tasks.get_task` with an environment, such as 'Hopper-v4'.
       level: One of `LEVELS`, see the top of this module.
       seed: Seed of everything random; not negative.
       num_transitions: Rows to record; 'medium-replay' has as many as its replay buffer.
@@ -113,11 +113,11 @@ def collect(
         action_minimum=space.low.astype(np.float32),
         action_maximum=space.high.astype(np.float32),
     )
-    offline_data.save_d4rl_hdf5(output, **columns, attributes=attributes)
+    hdf5.save_d4rl_hdf5(output, **columns, attributes=attributes)
 
 
 def _check(output: str, task: str, level: str, seed: int, num_transitions: int) -> str:
-    """Checks what can be checked before hours of training; returns the Gymnasium id."""
+    """Checks arguments before hours of training; returns the Gymnasium id."""
     directory = os.path.dirname(os.path.abspath(output))
     if os.path.exists(output):
         raise InputError(f"The output '{output}' exists already; name a new file.")
@@ -125,17 +125,10 @@ def _check(output: str, task: str, level: str, seed: int, num_transitions: int) 
         raise InputError(
             f"The output '{output}' cannot be written: its directory is missing or read-only."
         )
-    if level not in LEVELS:
-        raise InputError(f"collect.level is '{level}', where one of {', '.join(LEVELS)} is needed.")
-    if not checks.is_integer(seed, 0):
-        raise InputError(f"collect.seed is {seed!r}, where an integer of 0 or more is needed.")
-    if not checks.is_integer(num_transitions, 2):
-        raise InputError(
-            f"collect.num_transitions is {num_transitions!r}, where an integer of 2 or more is "
-            "needed."
-        )
-    checks.check_bindings()
-    environment_id = d4rl.get_task(task).environment
+    checks.check_choice("collect.level", level, LEVELS)
+    checks.check_integer("collect.seed", seed, 0)
+    checks.check_integer("collect.num_transitions", num_transitions, 2)
+    environment_id = tasks.get_task(task).environment
     if environment_id is None:
         raise InputError(f"The task '{task}' has no Gymnasium environment to collect data in.")
     return environment_id
@@ -146,27 +139,20 @@ def _thresholds(
 ) -> dict[str, float]:
     """Returns the returns that a level needs, in the order in which they are reached."""
     given = {"medium_return": medium_return, "expert_return": expert_return}
-    needed = {
-        "random": [],
-        "medium": ["medium_return"],
-        "medium-replay": ["medium_return"],
-        "medium-expert": ["medium_return", "expert_return"],
-        "expert": ["expert_return"],
-    }[level]
     thresholds = {}
-    for name in needed:
-        value = given[name]
+    for name, value in given.items():
+        if name.split("_")[0] not in level:  # A level is named for the policies that it needs.
+            continue
         if value is None:
-            raise InputError(f"collect.{name} is not set, which the level '{level}' needs.")
-        if not checks.is_number(value):
-            raise InputError(f"collect.{name} is {value!r}, where a finite number is needed.")
+            raise InputError(f"collect.{name} is None; the level '{level}' needs a number.")
+        checks.check_number(f"collect.{name}", value)
         thresholds[name] = float(value)
     return thresholds
 
 
 def _provenance() -> dict[str, Any]:
     """Returns the configuration in force and the versions that a repetition needs."""
-    provenance = {
+    entries = {
         "gin_config": gin.operative_config_str(),
         "fbrc_agent_version": fbrc_agent.__version__,
     }
@@ -175,5 +161,5 @@ def _provenance() -> dict[str, Any]:
             version = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             version = "not installed"
-        provenance[f"{package.replace('-', '_')}_version"] = version
-    return provenance
+        entries[f"{package.replace('-', '_')}_version"] = version
+    return entries

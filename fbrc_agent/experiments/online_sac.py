@@ -108,7 +108,14 @@ def make_sac_agent(
 
     Returns:
       The initialized agent.
+
+    Raises:
+      InputError: If an argument is not in its range.
     """
+    checks.check_units("make_sac_agent.hidden_units", hidden_units)
+    checks.check_number("make_sac_agent.learning_rate", learning_rate, above=0)
+    checks.check_number("make_sac_agent.gamma", gamma, low=0, high=1)
+    checks.check_number("make_sac_agent.target_update_tau", target_update_tau, above=0, high=1)
     hidden_units = tuple(hidden_units)
     actor = actor_distribution_network.ActorDistributionNetwork(
         observation_spec,
@@ -201,15 +208,12 @@ class OnlineSac:
             "num_evaluation_episodes": (num_evaluation_episodes, 1),
         }
         for name, (value, least) in counts.items():
-            if not checks.is_integer(value, least):
-                raise InputError(
-                    f"OnlineSac.{name} is {value!r}, where an integer of {least} or more is needed."
-                )
+            checks.check_integer(f"OnlineSac.{name}", value, least)
         shortest = num_random_steps + evaluation_interval
         if max_steps < shortest:
             raise InputError(
-                f"OnlineSac.max_steps is {max_steps}, where num_random_steps + evaluation_interval "
-                f"= {shortest} or more is needed."
+                f"OnlineSac.max_steps is {max_steps}; it must be num_random_steps + "
+                f"evaluation_interval = {shortest} or more."
             )
         self._environment_id = environment_id
         self._seed = seed
@@ -268,8 +272,8 @@ class OnlineSac:
                         return
         raise InputError(
             f"The evaluation return reached {best:.1f} within OnlineSac.max_steps = "
-            f"{self._max_steps} steps, where {name} = {threshold:g} is needed; "
-            "train longer or lower the threshold."
+            f"{self._max_steps} steps; {name} = {threshold:g} needs longer training or must be "
+            "lower."
         )
 
     def _evaluation_is_due(self) -> bool:

@@ -1,8 +1,7 @@
 """Training runs as child processes, several at a time.
 
-A run's directory is as `bin/train` leaves it, and has `train.log`, what the process printed,
-`settings.json`, its gin bindings, and, if its numbers went bad, `failed.json`. What is done is not
-run again; what was interrupted goes on.
+A run's directory is as `bin/train` leaves it, with `train.log`, what the process printed, beside.
+What is done is not run again; what was interrupted resumes from its checkpoint.
 """
 
 import dataclasses
@@ -12,16 +11,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
-from fbrc_agent.training import run_directory
+import gin
+
+from fbrc_agent.training import run_log
 from fbrc_agent.utils import json_files, progress, signals
 from fbrc_agent.utils.errors import InputError
 
 _POLL_SECONDS = 0.5
-_EXIT_BAD_NUMBERS = 3
-_LOG, _SETTINGS, _FAILURE = "train.log", "settings.json", "failed.json"
+_EXIT_NOT_FINITE = 3
+# What may differ from start to start of a run: `train` has the numbers of updates and intervals.
+_IDENTITY = {f"train.{name}" for name in ("algorithm", "task", "data", "seed", "batch_size")}
+_LINE_LENGTH = 100_000  # Longer than any binding, so that gin writes each on one line.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,74 +34,59 @@ class Run:
     Attributes:
       root_dir: The directory.
       title: What it is called in messages.
-      bindings: What makes it the run that it is.
-      num_updates: Updates of its stage.
-      density: The run whose density it takes; None if it is to fit one, and nothing else.
+      gin_file: Its gin file.
+      bindings: gin bindings after the file, which make it the run that it is.
+      num_updates: Updates of its algorithm.
+      pretrained: The runs whose trained networks it takes, by the names of their algorithms.
     """
 
     root_dir: str
     title: str
+    gin_file: str
     bindings: tuple[str, ...]
     num_updates: int
-    density: Optional["Run"] = None
-
-    @property
-    def stage(self) -> str:
-        """The stage that it is made for."""
-        return "behavior" if self.density is None else "fbrc"
+    pretrained: Mapping[str, "Run"] = dataclasses.field(default_factory=dict)
 
     @property
     def log_path(self) -> str:
         """What its process prints."""
-        return os.path.join(self.root_dir, _LOG)
+        return os.path.join(self.root_dir, "train.log")
 
     def is_done(self) -> bool:
-        """Whether nothing is left to run: it is complete, or its numbers went bad."""
-        return self.is_complete() or self.failure() is not None
+        """Whether nothing is left to run: it is complete, or met NaN or infinity."""
+        return self.is_complete() or self.event_step("not_finite") is not None
 
     def is_complete(self) -> bool:
         """Whether all its updates were made."""
-        path = os.path.join(self.root_dir, "result.json")
-        result = json_files.read_json(path, [f"stages.{self.stage}.steps"])
-        steps = result["stages"][self.stage]["steps"] if result else 0
-        # An agent goes on from where it is; a density is fitted with so many updates.
-        return steps >= self.num_updates if self.density else steps == self.num_updates
+        return self.completed_updates() >= self.num_updates
 
-    def failure(self) -> Optional[dict[str, Any]]:
-        """Returns the step at which its numbers went bad and the message, or None."""
-        path = os.path.join(self.root_dir, _FAILURE)
-        failure = json_files.read_json(path, ["step", "message"])
-        return failure if failure and failure["step"] <= self.num_updates else None
+    def completed_updates(self) -> int:
+        """Returns the updates with which it was completed last; 0 if it never was."""
+        path = os.path.join(self.root_dir, "result.json")
+        result = json_files.read_json(path, ["algorithm", "stages"])
+        return result["stages"][result["algorithm"]]["steps"] if result else 0
+
+    def event_step(self, name: str) -> Optional[int]:
+        """Returns the step of the first event of this name, or None."""
+        steps = [e["step"] for e in self._own(run_log.read_events) if e["event"] == name]
+        return min(steps, default=None)
 
     def records(self) -> list[dict[str, Any]]:
-        """Returns the lines of its metrics that are within its updates."""
-        lines = run_directory.read_metrics(self.root_dir)
-        return [r for r in lines if r["stage"] == self.stage and r["step"] <= self.num_updates]
+        """Returns the numbers that its algorithm logged within its updates."""
+        return self._own(run_log.read_metrics)
 
-    def log(self) -> str:
-        """Returns what its processes have printed."""
-        if not os.path.exists(self.log_path):
-            return ""
-        with open(self.log_path, encoding="utf-8", errors="replace", newline="") as file:
-            return file.read()
+    def _own(self, read: Any) -> list[dict[str, Any]]:
+        identity = json_files.read_json(os.path.join(self.root_dir, "run.json"), ["algorithm"])
+        if identity is None:
+            return []
+        stage, last = identity["algorithm"], self.num_updates
+        return [r for r in read(self.root_dir) if r["stage"] == stage and r["step"] <= last]
 
     def start(self, num_jobs: int) -> "subprocess.Popen[bytes]":
-        """Starts its process, one of so many at a time.
-
-        Raises:
-          InputError: If the directory holds a run with other bindings.
-        """
-        self._claim()
-        steps = {"BEHAVIOR_STEPS": self.num_updates, "FBRC_STEPS": 0}
-        if self.density is not None:
-            steps = {"BEHAVIOR_STEPS": 0, "FBRC_STEPS": self.num_updates}
-        lines = [f"{name} = {value}" for name, value in steps.items()]
-        lines.append(f"train.log_interval = {max(1, min(1000, self.num_updates // 100))}")
-        if self.density is not None:
-            directory = os.path.join(self.density.root_dir, "behavior")
-            lines.append(f"train.behavior_dir = {directory!r}")
+        """Starts its process, one of so many at a time."""
+        os.makedirs(self.root_dir, exist_ok=True)
         command = [sys.executable, "-m", "fbrc_agent.cli", "train", "--root_dir", self.root_dir]
-        command += ["--gin_file", "fbrc.gin", "--gin_bindings", *lines, *self.bindings]
+        command += ["--gin_file", self.gin_file, "--gin_bindings", *self._all_bindings()]
         environment = dict(os.environ)
         if num_jobs > 1:
             environment.setdefault("TF_NUM_INTRAOP_THREADS", "1")
@@ -107,70 +95,107 @@ class Run:
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
-    def check_bindings(self) -> None:
-        """Checks that the directory holds this run or none.
+    def _all_bindings(self) -> list[str]:
+        directories = {
+            name: os.path.join(run.root_dir, name) for name, run in self.pretrained.items()
+        }
+        return [
+            f"STEPS = {self.num_updates}",
+            f"train.log_interval = {max(1, min(1000, self.num_updates // 100))}",
+            *([f"train.pretrained = {directories!r}"] if directories else []),
+            *self.bindings,
+        ]
+
+    def check_settings(self) -> None:
+        """Checks that the directory holds this run or none, by its operative_config.gin.
 
         Raises:
-          InputError: If it holds one with other bindings.
+          InputError: If it holds one with other settings.
         """
-        path = os.path.join(self.root_dir, _SETTINGS)
-        found = json_files.read_json(path, ["bindings"])
-        if found is None:
-            return
-        there, wanted = set(found["bindings"]), set(self.bindings)
-        if there != wanted:
-            raise InputError(
-                f"{self.root_dir} holds a run with {sorted(there - wanted)}, not "
-                f"{sorted(wanted - there)}; give another root_dir to start anew."
-            )
-
-    def _claim(self) -> None:
-        os.makedirs(self.root_dir, exist_ok=True)
-        path = os.path.join(self.root_dir, _SETTINGS)
+        path = os.path.join(self.root_dir, "operative_config.gin")
         if not os.path.exists(path):
-            json_files.write_json(path, {"bindings": list(self.bindings)})
+            return
+        with open(path, encoding="utf-8") as file:
+            used = _settings(file.read())
+        for name, wanted in _settings(_config(self.gin_file, self._all_bindings())).items():
+            if used.get(name, wanted) != wanted:
+                raise InputError(
+                    f"{self.root_dir} holds a run with {name} = {used[name]}, not {wanted}; give "
+                    "another root_dir to start a new one."
+                )
 
-    def settle(self, code: int) -> None:
-        """Takes note of how its process ended.
+    def check_ending(self, code: int, is_shared: bool) -> None:
+        """Checks how its process ended.
+
+        Args:
+          code: Its exit code.
+          is_shared: Whether other runs need its network.
 
         Raises:
-          InputError: If it failed; that the agent's numbers went bad is an outcome.
+          InputError: If it failed. NaN or infinity is an outcome of a run that no other one needs.
         """
-        if code == 0:
+        if code == 0 or (code == _EXIT_NOT_FINITE and self.is_done() and not is_shared):
             return
-        lines = [line for line in re.split(r"[\r\n]+", self.log()) if line.strip()]
-        message = lines[-1] if lines else "it printed nothing"
-        step = re.search(r"at step (\d+) of the fbrc stage", message)
-        if code != _EXIT_BAD_NUMBERS or step is None:
-            raise InputError(
-                f"{self.title}: the run ended with exit code {code} ({message.rstrip('.')}); its "
-                f"log is {self.log_path}."
-            )
-        failure = {"step": int(step.group(1)), "message": message}
-        json_files.write_json(os.path.join(self.root_dir, _FAILURE), failure)
+        with open(self.log_path, encoding="utf-8", errors="replace") as file:
+            lines = [line for line in file.read().splitlines() if line.strip()]
+        message = lines[-1].rstrip(".") if lines else "it printed nothing"
+        raise InputError(
+            f"{self.title}: the run ended with exit code {code} ({message}); its log is "
+            f"{self.log_path}."
+        )
+
+
+def _config(gin_file: str, bindings: Sequence[str]) -> str:
+    """Returns the configuration of a run as gin writes it; the one in force stays."""
+    kept = gin.config_str(max_line_length=_LINE_LENGTH)
+    with gin.unlock_config():
+        try:
+            gin.clear_config()
+            gin.parse_config_files_and_bindings([gin_file], bindings, finalize_config=False)
+            return gin.config_str(max_line_length=_LINE_LENGTH)
+        finally:
+            gin.clear_config()
+            gin.parse_config(kept)
+
+
+def _settings(config: str) -> dict[str, str]:
+    """Returns the bindings by name that make a run what it is, of a text that gin wrote."""
+    lines = [line for line in config.splitlines() if " = " in line and not line.startswith("#")]
+    bindings = dict(line.split(" = ", 1) for line in lines)
+    others = {name for name in bindings if name.startswith("train.")} - _IDENTITY
+    others |= {macro for name in others for macro in re.findall(r"%(\w+)", bindings[name])}
+    return {name: value for name, value in bindings.items() if name not in others}
 
 
 def run_all(runs: Sequence[Run], num_jobs: int) -> None:
     """Runs what is not done, with a bar over the updates of all.
 
     Args:
-      runs: The runs, in the order in which to start them.
+      runs: The runs, those of pretrained networks before those that take them.
       num_jobs: How many may run at a time.
 
     Raises:
       InputError: If a run fails, or its directory holds another run; the others were saved.
-      interruption.Interruption: If a signal asked for it; the runs were saved.
+      signals.Interruption: If a signal asked for it; the runs were saved.
     """
+    shared = {pretrained for run in runs for pretrained in run.pretrained.values()}
     for run in runs:
-        run.check_bindings()
-    waiting = [run for run in runs if not run.is_done()]
+        run.check_settings()
+        steps = run.completed_updates()
+        if run in shared and steps not in (0, run.num_updates):
+            # Other runs may have taken its network as it is.
+            raise InputError(
+                f"{run.root_dir} holds a run of {steps} updates, not {run.num_updates}; give "
+                "another root_dir to start a new one."
+            )
+    waiting = [run for run in runs if not (run.is_complete() if run in shared else run.is_done())]
     shown = _Progress(runs, waiting)
     active: dict[Run, subprocess.Popen[bytes]] = {}
     with signals.deferred():
         try:
             while (waiting or active) and signals.requested() is None:
                 unfinished = [*waiting, *active]
-                ready = [run for run in waiting if run.density not in unfinished]
+                ready = [r for r in waiting if not set(r.pretrained.values()) & set(unfinished)]
                 for run in ready[: num_jobs - len(active)]:
                     active[run] = run.start(num_jobs)
                     waiting.remove(run)
@@ -179,7 +204,7 @@ def run_all(runs: Sequence[Run], num_jobs: int) -> None:
                 ended = [run for run, child in active.items() if child.poll() is not None]
                 # Ctrl-C reaches the processes too; that they end is no failure then.
                 for run in ended if signals.requested() is None else ():
-                    run.settle(active.pop(run).returncode)
+                    run.check_ending(active.pop(run).returncode, run in shared)
                     shown.finish(run)
         finally:
             _stop(list(active.values()))
@@ -199,7 +224,7 @@ class _Progress:
     """A bar over the updates of all runs."""
 
     def __init__(self, runs: Sequence[Run], waiting: Sequence[Run]):
-        records = {run: run.records() for run in runs}
+        records = {run: run.records() if run in waiting else [] for run in runs}
         self._steps = {
             run: _last_step(records[run]) if run in waiting else run.num_updates for run in runs
         }
@@ -208,12 +233,12 @@ class _Progress:
             total=sum(run.num_updates for run in runs),
             initial=sum(self._steps.values()),
             unit="update",
-            smoothing=0.05,  # Runs report now and then, densities are quicker than agents.
+            smoothing=0.05,  # Runs report now and then, at rates of their own.
             disable=not waiting,
         )
 
     def show(self, runs: Iterable[Run]) -> None:
-        """Shows how far runs have come, and the newest score among them."""
+        """Shows how far runs are, and the newest score among them."""
         for run in runs:
             records = run.records()
             self._steps[run] = _last_step(records)
@@ -223,12 +248,12 @@ class _Progress:
                 score = float(evaluations[-1]["normalized_score"])
                 self._bar.set_postfix_str(f"{run.title}: score {score:.1f}", refresh=False)
         steps = sum(self._steps.values())
-        # A run goes on from its checkpoint, which may be older than its newest record.
+        # A run resumes from its checkpoint, which may be older than its newest record.
         self._bar.initial = min(self._bar.initial, steps)
         self._bar.update(steps - self._bar.n)
 
     def finish(self, run: Run) -> None:
-        """Counts the updates that a run whose numbers went bad will not make."""
+        """Counts the updates that a run with NaN or infinity does not make."""
         self.show([run])
         self._steps[run] = run.num_updates
         self.show([])

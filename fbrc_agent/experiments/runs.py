@@ -1,10 +1,11 @@
-"""The experiments of training runs: Kostrikov et al. 2021, figures 2 and 4, and one of ours.
+"""The paper's experiments with training runs: Kostrikov et al. 2021, figures 2 and 4, section 4.3.
 
 Each is a grid of settings x tasks x seeds, sized by gin's `grid`. A setting means the same in all
 of them: with the same `grid.runs_dir` they share their runs.
 """
 
 import dataclasses
+import functools
 import re
 import shlex
 from collections.abc import Sequence
@@ -13,9 +14,10 @@ from typing import Any, Callable, Optional
 import gin
 from matplotlib.figure import Figure
 
-from fbrc_agent.experiments import curves, report, summaries
-from fbrc_agent.experiments.grid import Density, Setting, Sizes, grid, run_grid
+from fbrc_agent.experiments import curves, grid_figures, report, summaries
+from fbrc_agent.experiments.grid import Pretraining, Setting, Sizes, grid, run_grid
 from fbrc_agent.experiments.summaries import Groups, Outcome, each, text
+from fbrc_agent.utils import tables
 
 _Tasks = dict[str, Optional[str]]
 
@@ -28,27 +30,41 @@ _PENDULUM: _Tasks = {"Pendulum-v1": "embedded:pendulum-medium-replay"}
 _HOPPER: _Tasks = {"Hopper-v4": "embedded:hopper-medium-replay"}
 
 
-def _weight(value: float) -> tuple[str, ...]:
-    return (f"FbrcAgent.gradient_penalty_weight = {value}",)
+def _behavior(name: str, *bindings: str) -> tuple[Pretraining, ...]:
+    return (Pretraining("behavior", f"behavior-{name}", "behavior.gin", bindings),)
 
 
-def _regularization(name: str) -> tuple[str, ...]:
-    return (f"FbrcAgent.regularization = {name!r}",)
+MIXTURE = _behavior("mixture")
+_GAUSSIAN = _behavior("gaussian", "MixtureBehaviorNetwork.num_components = 1")
+_JOINT = _behavior("joint", "MixtureBehaviorNetwork.joint = True")
 
 
+def _setting(
+    name: str, label: str, color: str, *bindings: str, behavior: tuple[Pretraining, ...] = MIXTURE
+) -> Setting:
+    return Setting(name, label, "fbrc.gin", bindings, behavior, color)
+
+
+_WEIGHT, _REGULARIZATION = "FbrcAgent.gradient_penalty_weight", "FbrcAgent.regularization"
 # gin/fbrc.gin as it is.
-FBRC = Setting("fbrc", "F-BRC (λ = 0.1)")
-LAMBDA_0 = Setting("lambda-0", "λ = 0", _weight(0.0))
-LAMBDA_1 = Setting("lambda-1", "λ = 1", _weight(1.0))
-GRADIENT_PENALTY = Setting(
-    "gradient-penalty", "gradient penalty, no offset", _regularization("gradient_penalty")
+FBRC = _setting("fbrc", "F-BRC (λ = 0.1)", curves.BLUE)
+LAMBDA_0 = _setting("lambda-0", "λ = 0", curves.ORANGE, f"{_WEIGHT} = 0.0")
+LAMBDA_1 = _setting("lambda-1", "λ = 1", curves.GREEN, f"{_WEIGHT} = 1.0")
+GRADIENT_PENALTY = _setting(
+    *("gradient-penalty", "gradient penalty, no offset", curves.ORANGE),
+    f"{_REGULARIZATION} = 'gradient_penalty'",
 )
-FISHER = Setting("fisher", "Fisher divergence, no offset", _regularization("fisher"))
-SHARED_PASS = Setting("shared-pass", "one critic pass", ("FbrcAgent.share_critic_pass = True",))
-_GAUSSIAN = Density("density-gaussian", ("MixtureBehaviorNetwork.num_components = 1",))
-_JOINT = Density("density-joint", ("MixtureBehaviorNetwork.joint = True",))
-GAUSSIAN = Setting("gaussian", "one normal per dimension", density=_GAUSSIAN)
-JOINT = Setting("joint", "joint mixture of 5", density=_JOINT)
+FISHER = _setting(
+    *("fisher", "Fisher divergence, no offset", curves.GREEN),
+    f"{_REGULARIZATION} = 'fisher'",
+)
+GAUSSIAN = _setting("gaussian", "one normal per dimension", curves.ORANGE, behavior=_GAUSSIAN)
+JOINT = _setting("joint", "joint mixture of 5", curves.GREEN, behavior=_JOINT)
+
+_NORMS = {
+    "offset_gradient_norm": r"$\|\nabla_a O\|$",
+    "behavior_gradient_norm": r"$\|\nabla_a \log\mu\|$",
+}
 
 
 def run_lambda(root_dir: str, quick: bool) -> report.Report:
@@ -64,11 +80,11 @@ def run_lambda(root_dir: str, quick: bool) -> report.Report:
 
     Raises:
       InputError: If gin's `grid` is not usable, or a run failed.
-      interruption.Interruption: If a signal asked for it; the same call continues.
+      signals.Interruption: If a signal asked for it; the same call continues.
     """
     title = "Scores of F-BRC with the penalty's weight λ = 0, 0.1 and 1 (figure 2)"
     settings = (LAMBDA_0, FBRC._replace(label="λ = 0.1"), LAMBDA_1)
-    return _run("lambda", title, settings, root_dir, quick, curves.scores, _score_table)
+    return _run("lambda", title, settings, root_dir, quick, grid_figures.scores, _score_table)
 
 
 def run_norms(root_dir: str, quick: bool) -> report.Report:
@@ -77,14 +93,16 @@ def run_norms(root_dir: str, quick: bool) -> report.Report:
     Both are means over a batch of the data's states with the policy's actions. Arguments, result
     and exceptions are those of `run_lambda`, and so are the runs, λ = 0 and 0.1.
     """
-    title = "Action gradients of offset and behavior density, with and without penalty (figure 4)"
+    title = "Action gradients of offset and behavior policy, with and without penalty (figure 4)"
     settings = (LAMBDA_0, FBRC._replace(label="λ = 0.1"))
-    return _run(
-        *("norms", title, settings, root_dir, quick, curves.gradient_norms, _norms_table),
-        extra=lambda outcomes: {
-            "gradient_norms": [summaries.gradient_norms(outcome) for outcome in outcomes]
-        },
+    draw = functools.partial(
+        grid_figures.numbers, unit="mean norm, 1 / unit of action", symbols=_NORMS
     )
+
+    def norms(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        return {"gradient_norms": [summaries.curve_numbers(o, list(_NORMS)) for o in outcomes]}
+
+    return _run("norms", title, settings, root_dir, quick, draw, _norms_table, extra=norms)
 
 
 def run_ablation(root_dir: str, quick: bool) -> report.Report:
@@ -94,33 +112,37 @@ def run_ablation(root_dir: str, quick: bool) -> report.Report:
     """
     title = "F-BRC against gradient penalty and Fisher divergence without the offset (figure 4)"
     settings = (FBRC, GRADIENT_PENALTY, FISHER)
-    return _run("ablation", title, settings, root_dir, quick, curves.scores, _score_table)
+    return _run("ablation", title, settings, root_dir, quick, grid_figures.scores, _score_table)
 
 
 def run_density(root_dir: str, quick: bool) -> report.Report:
-    """Section 4.3: F-BRC on a mixture per action dimension, one normal, and a joint mixture.
+    """Section 4.3: F-BRC with mu as a mixture per action dimension, one normal, a joint mixture.
 
     Arguments, result and exceptions are those of `run_lambda`.
     """
-    title = "Behavior densities: mixture per dimension, one normal, joint mixture (section 4.3)"
+    title = "Behavior policies: mixture per dimension, one normal, joint mixture (section 4.3)"
     settings = (FBRC._replace(label="mixture of 5 per dimension"), GAUSSIAN, JOINT)
     # With the one action dimension of the pendulum, the two mixtures are the same.
     tasks = _HOPPER if quick else _MEDIUM_EXPERT
+    draw = functools.partial(
+        grid_figures.scores_and_pretraining,
+        stage="behavior",
+        name="log_prob",
+        panel="fit of the behavior policy",
+        unit="log-likelihood, nats per action",
+    )
+
+    def likelihood(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        return {"log_likelihood": summaries.mean_and_std(_likelihoods(outcomes))}
+
     return _run(
-        *("density", title, settings, root_dir, quick, curves.densities, _density_table),
-        tasks=tasks,
+        *("density", title, settings, root_dir, quick, draw, _density_table, likelihood, tasks)
     )
 
 
-def run_sharing(root_dir: str, quick: bool) -> report.Report:
-    """Not in the paper: F-BRC with one pass through the critics for penalty and actor's loss.
-
-    What `FbrcAgent.share_critic_pass`, which is faster and another algorithm, does to the scores.
-    Arguments, result and exceptions are those of `run_lambda`.
-    """
-    title = "F-BRC with one pass through the critics for penalty and actor"
-    settings = (FBRC._replace(label="F-BRC"), SHARED_PASS)
-    return _run("sharing", title, settings, root_dir, quick, curves.scores, _score_table)
+def _likelihoods(outcomes: Sequence[Outcome]) -> list[Optional[float]]:
+    """Returns the log-likelihood of each seed's monitor batch at the end, nats per action."""
+    return [outcome.pretrained_number("log_prob") for outcome in outcomes]
 
 
 def _run(
@@ -131,32 +153,25 @@ def _run(
     quick: bool,
     draw: Callable[[Groups, str], Figure],
     make_table: Callable[[Groups], str],
-    tasks: Optional[_Tasks] = None,
     extra: Callable[[Sequence[Outcome]], dict[str, Any]] = lambda outcomes: {},
+    tasks: Optional[_Tasks] = None,
 ) -> report.Report:
     default_tasks = tasks or (_PENDULUM if quick else _TASKS)
     sizes = grid(root_dir=root_dir, quick=quick, default_tasks=default_tasks)
     groups = summaries.group(summaries.read(cell) for cell in run_grid(settings, sizes))
+    data = {task: summaries.data_of(_first(by_setting)) for task, by_setting in groups.items()}
     numbers = {
         "sizes": dataclasses.asdict(sizes),
-        "data": {
-            task: summaries.data_of(next(iter(by_setting.values())))
-            for task, by_setting in groups.items()
-        },
-        "cells": [
-            {**summaries.cell_numbers(outcomes), **extra(outcomes)}
-            for by_setting in groups.values()
-            for outcomes in by_setting.values()
-        ],
+        "data": data,
+        "cells": [{**summaries.cell_numbers(o), **extra(o)} for o in _rows(groups)],
     }
-    paragraphs = [_describe(sizes), *_describe_data(sizes, groups), make_table(groups)]
     return report.Report(
         name=name,
         title=title,
         command=_command(name, quick, root_dir),
         numbers=numbers,
         figure=draw(groups, title),
-        text="\n\n".join(paragraphs),
+        text="\n\n".join([_describe(sizes), _describe_data(sizes, data), make_table(groups)]),
     )
 
 
@@ -174,13 +189,10 @@ def _quote(binding: str) -> str:
 
 
 def _describe(sizes: Sizes) -> str:
-    density, agent = f"{sizes.behavior_steps:,}", f"{sizes.fbrc_steps:,}"
-    seeds = f"{sizes.seeds} seed{'s' if sizes.seeds > 1 else ''}"
-    episodes = f"{sizes.num_eval_episodes} episode{'s' if sizes.num_eval_episodes > 1 else ''}"
     sentences = [
-        f"Each density was fitted with {density} updates and each agent trained with {agent}, "
-        f"{seeds}; evaluations of {episodes} every "
-        f"{sizes.eval_interval:,} updates.",
+        f"Each behavior policy was trained with {sizes.pretraining_steps:,} updates and each agent "
+        f"with {sizes.steps:,}, {_count(sizes.seeds, 'seed')}; evaluations of "
+        f"{_count(sizes.num_eval_episodes, 'episode')} every {sizes.eval_interval:,} updates.",
         "Scores are normalized (0: a random policy, 100: an expert); ± is the standard deviation "
         "over seeds (n - 1).",
     ]
@@ -189,10 +201,13 @@ def _describe(sizes: Sizes) -> str:
     return " ".join(sentences)
 
 
-def _describe_data(sizes: Sizes, groups: Groups) -> list[str]:
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("s" if number > 1 else "")
+
+
+def _describe_data(sizes: Sizes, described: dict[str, dict[str, Any]]) -> str:
     lines = []
-    for task, by_setting in groups.items():
-        data = summaries.data_of(next(iter(by_setting.values())))
+    for task, data in described.items():
         kind = "the task's own file"
         if sizes.tasks[task] not in (None, task):
             kind = "not the task's D4RL file, whose published scores do not compare"
@@ -202,76 +217,83 @@ def _describe_data(sizes: Sizes, groups: Groups) -> list[str]:
             f"- {task}: {data['source']}, {data['transitions']:,} transitions, "
             f"{data['episodes']:,} episodes, {mean}; {kind}."
         )
-    return ["\n".join(lines)]
+    return "\n".join(lines)
+
+
+def _first(by_setting: dict[str, list[Outcome]]) -> list[Outcome]:
+    return next(iter(by_setting.values()))
 
 
 def _rows(groups: Groups) -> list[list[Outcome]]:
     return [outcomes for by_setting in groups.values() for outcomes in by_setting.values()]
 
 
-_AGENT_HEAD = ("last score", "each seed", f"mean of the last {summaries.LAST}", "what happened")
-
-
-def _agent_columns(outcomes: Sequence[Outcome]) -> list[str]:
-    last = [outcome.last_score for outcome in outcomes]
-    means = [outcome.mean_of_last_scores for outcome in outcomes]
-    return [
-        text(summaries.mean_and_std(last)),
-        each(last),
-        text(summaries.mean_and_std(means)),
-        summaries.what_happened(outcomes),
-    ]
-
-
+_SCORE_HEAD = ("last score", "each seed", f"mean of the last {summaries.LAST}", "what happened")
 _HAPPENED = (
     "A run that ended in NaN counts with its evaluations before. The critic diverged: its mean |Q| "
-    "was seen beyond any return that rewards and discount allow. Collapsed: the mean of the last "
-    f"{summaries.LAST} scores is below half of the score of the run's behavior density."
+    "exceeded any return that rewards and discount allow. Collapsed: the mean of the last "
+    f"{summaries.LAST} scores is below half of the score of the run's behavior policy."
 )
 
 
-def _score_table(groups: Groups) -> str:
-    rows = [["task", "setting", *_AGENT_HEAD]]
+def _table(
+    groups: Groups,
+    head: Sequence[str],
+    columns: Callable[[list[Outcome]], Sequence[str]],
+    explanation: str = "",
+) -> str:
+    """Returns a table with a row for each task and setting, and what its columns mean."""
+    rows = [["task", "setting", *head]]
     for outcomes in _rows(groups):
-        rows.append(
-            [outcomes[0].task, outcomes[0].setting.label, *_agent_columns(outcomes)],
-        )
-    return "\n\n".join([summaries.table(rows), _HAPPENED])
+        rows.append([outcomes[0].task, outcomes[0].setting.label, *columns(outcomes)])
+    paragraphs = [tables.table(rows, markdown=True), explanation, _HAPPENED]
+    return "\n\n".join(filter(None, paragraphs))
+
+
+def _score_columns(outcomes: Sequence[Outcome]) -> list[str]:
+    last = [outcome.last_score for outcome in outcomes]
+    means = [outcome.mean_of_last_scores for outcome in outcomes]
+    return [text(last), each(last), text(means), summaries.what_happened(outcomes)]
+
+
+def _score_table(groups: Groups) -> str:
+    return _table(groups, _SCORE_HEAD, _score_columns)
 
 
 def _norms_table(groups: Groups) -> str:
-    head = ["task", "setting", "‖∇O‖ at the end", "largest", "‖∇ log μ‖ at the end", "largest"]
-    rows = [[*head, "what happened"]]
-    for outcomes in _rows(groups):
-        norms = [summaries.gradient_norms(outcome) for outcome in outcomes]
-        columns = [
-            text(summaries.mean_and_std([n[key][number] for n in norms]), digits=2)
-            for key in ("offset_gradient_norm", "behavior_gradient_norm")
+    def columns(outcomes: list[Outcome]) -> list[str]:
+        norms = [summaries.curve_numbers(outcome, list(_NORMS)) for outcome in outcomes]
+        cells = [
+            text((n[key][number] for n in norms), digits=2)
+            for key in _NORMS
             for number in ("mean_of_last", "largest")
         ]
-        rows.append(
-            [outcomes[0].task, outcomes[0].setting.label, *columns]
-            + [summaries.what_happened(outcomes)]
-        )
-    explanation = (
-        "Norms of gradients in the action (1 / unit of action), means over one batch of the data's "
-        f"states with the policy's actions; 'at the end' is the mean of the last {summaries.LAST} "
-        "lines of the log."
+        return [*cells, summaries.what_happened(outcomes)]
+
+    return _table(
+        groups,
+        *(
+            ("‖∇O‖ at the end", "largest", "‖∇ log μ‖ at the end", "largest", "what happened"),
+            columns,
+            "Norms of gradients in the action (1 / unit of action), means over one batch of the "
+            "data's states with the policy's actions; 'at the end' is the mean of the last "
+            f"{summaries.LAST} lines of the log.",
+        ),
     )
-    return "\n\n".join([summaries.table(rows), explanation, _HAPPENED])
 
 
 def _density_table(groups: Groups) -> str:
-    rows = [["task", "density", "log-likelihood", "score of the density", *_AGENT_HEAD]]
-    for outcomes in _rows(groups):
-        likelihoods = summaries.mean_and_std([o.log_likelihood for o in outcomes])
-        scores = summaries.mean_and_std([o.density_score for o in outcomes])
-        rows.append(
-            [outcomes[0].task, outcomes[0].setting.label, text(likelihoods, digits=2)]
-            + [text(scores), *_agent_columns(outcomes)]
-        )
-    explanation = (
-        "The log-likelihood is that of one batch of the data that the density was fitted to, none "
-        "held out, in nats per action; the density's score is that of its samples."
+    def columns(outcomes: list[Outcome]) -> list[str]:
+        likelihood = text(_likelihoods(outcomes), digits=2)
+        score = text(outcome.pretrained_score for outcome in outcomes)
+        return [likelihood, score, *_score_columns(outcomes)]
+
+    return _table(
+        groups,
+        *(
+            ("log-likelihood", "score of the behavior policy", *_SCORE_HEAD),
+            columns,
+            "The log-likelihood is that of one batch of the data that the behavior policy was "
+            "fitted to, none held out, in nats per action; its score is that of its samples.",
+        ),
     )
-    return "\n\n".join([summaries.table(rows), explanation, _HAPPENED])

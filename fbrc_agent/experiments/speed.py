@@ -1,4 +1,4 @@
-"""Section 5.2: the time of behavior density and F-BRC against that of CQL, for the same updates.
+"""Section 5.2: the time of behavior policy and F-BRC against that of CQL, for the same updates.
 
 The three are measured as `bin/benchmark` does it: in turn, round by round, on one batch, with the
 networks of gin/fbrc.gin and observations and actions of HalfCheetah's sizes.
@@ -14,20 +14,18 @@ import gin
 import numpy as np
 from matplotlib.figure import Figure
 
-from fbrc_agent.experiments import benchmark, benchmark_rows, report, summaries  # noqa: F401
-from fbrc_agent.training import trainer  # noqa: F401
-from fbrc_agent.utils.checks import is_integer, is_number
-from fbrc_agent.utils.errors import InputError
+from fbrc_agent.experiments import benchmark, curves, report
+from fbrc_agent.utils import checks, tables
 
 # Hours for 1M updates, on 8 cores of an AMD EPYC 7B12.
 _PAPER_HOURS = {"behavior": 1.4, "fbrc": 6.2, "cql": 16.3}
 _UPDATES = 1_000_000
 _QUICK_ROUNDS = 3
 _ROWS = ("fbrc_to_cql", "behavior_to_fbrc")
-_NAMES = {"behavior": "behavior density", "fbrc": "F-BRC", "cql": "CQL"}
-_COLORS = {"behavior": report.SKY, "fbrc": report.BLUE, "cql": report.ORANGE}
+_NAMES = {"behavior": "behavior policy", "fbrc": "F-BRC", "cql": "CQL"}
+_COLORS = {"behavior": curves.SKY, "fbrc": curves.BLUE, "cql": curves.ORANGE}
 # What makes a run of each method.
-_METHODS = {"behavior density + F-BRC": ("behavior", "fbrc"), "CQL": ("cql",)}
+_METHODS = {"behavior policy + F-BRC": ("behavior", "fbrc"), "CQL": ("cql",)}
 
 
 @gin.configurable(denylist=["quick"])
@@ -39,17 +37,15 @@ def speed(
     Args:
       quick: Whether to measure few rounds.
       rounds: Rounds; by default 3 if quick, else those of `bin/benchmark`.
-      seconds: Seconds of each agent in a round, at the least.
+      seconds: Seconds of each agent in a round, at least.
 
     Raises:
       InputError: If one of them is not above 0.
     """
     if rounds is None:
         rounds = _QUICK_ROUNDS if quick else benchmark.ROUNDS
-    if not is_integer(rounds, 1):
-        raise InputError(f"speed.rounds is {rounds!r}; it must be an integer of 1 or more.")
-    if not (is_number(seconds) and seconds > 0):
-        raise InputError(f"speed.seconds is {seconds!r}; it must be a number above 0.")
+    checks.check_integer("speed.rounds", rounds, 1)
+    checks.check_number("speed.seconds", seconds, above=0)
     return rounds, seconds
 
 
@@ -70,12 +66,12 @@ def run_speed(root_dir: str, quick: bool) -> report.Report:
     rounds, seconds = speed(quick=quick)
     _bind_beneath("fbrc.gin")
     sizes = dataclasses.replace(benchmark.SIZES, seconds=seconds)
-    measured = benchmark.run(benchmark_rows.select_rows(_ROWS), sizes, rounds)
+    measured = benchmark.run(benchmark.select_rows(_ROWS), sizes, rounds)
     numbers = extrapolate(measured["rounds"]["updates"])
     numbers.update({key: measured[key] for key in ("machine", "threads", "versions")})
     return report.Report(
         name="speed",
-        title="Time of behavior density and F-BRC against CQL (section 5.2)",
+        title="Time of behavior policy and F-BRC against CQL (section 5.2)",
         command=report.command("speed", quick),
         numbers=numbers,
         figure=_draw(numbers),
@@ -99,14 +95,15 @@ def extrapolate(rounds: dict[str, list[float]]) -> dict[str, Any]:
     """Returns the hours that 1M updates would take.
 
     Args:
-      rounds: Updates per second of `behavior`, `fbrc` and `cql` in each round, by the name
-        `<agent>_updates_per_second`.
+      rounds: Updates per second of `behavior`, `fbrc` and `cql` in each round, by these
+        names.
 
     Returns:
       `updates_per_second` and `hours` of each agent: the median over the rounds, and its quartiles.
-      `cql_to_fbrc`: likewise, of each round's hours of CQL divided by those of density and F-BRC.
+      `cql_to_fbrc`: likewise, of each round's hours of CQL divided by those of behavior policy and
+      F-BRC.
     """
-    rates = {name: rounds[f"{name}_updates_per_second"] for name in _NAMES}
+    rates = {name: rounds[name] for name in _NAMES}
     hours = {name: [_UPDATES / rate / 3600.0 for rate in rates[name]] for name in _NAMES}
     stages = zip(hours["behavior"], hours["fbrc"], hours["cql"])
     return {
@@ -136,13 +133,13 @@ def _describe(numbers: dict[str, Any]) -> str:
     ratio = numbers["cql_to_fbrc"]
     low, high = ratio["quartiles"]
     paper = _PAPER_HOURS["cql"] / (_PAPER_HOURS["behavior"] + _PAPER_HOURS["fbrc"])
-    count = len(numbers["rounds"]["fbrc_updates_per_second"])
+    count = len(numbers["rounds"]["fbrc"])
     return "\n\n".join(
         [
-            f"CQL takes {ratio['median']:.2f} times as long as density and F-BRC together "
+            f"CQL takes {ratio['median']:.2f} times as long as behavior policy and F-BRC together "
             f"({low:.2f} to {high:.2f}); in the paper, on 8 cores of an AMD EPYC 7B12, "
             f"{paper:.2f} times.",
-            summaries.table(rows),
+            tables.table(rows, markdown=True),
             f"Medians and quartiles of {count} rounds. The hours are extrapolated from the "
             "updates/s, seconds of updates on one batch; no run of 1M updates was made, and "
             "loading, evaluation and logging are not in them. CQL is TF-Agents' `CqlSacAgent` with "

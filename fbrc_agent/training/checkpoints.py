@@ -1,7 +1,7 @@
-"""Checkpoints of a run: sealed with a manifest once saved, verified before one is restored.
+"""Checkpoints of a stage: checked against their checksums, and against the run, before a restore.
 
 TF-Agents' Learner restores the newest checkpoint that the state file `checkpoint` of its directory
-names. `prepare` sees to it beforehand that this one is whole and this run's.
+names. `prepare` makes it name one that is complete and of this run.
 """
 
 import os
@@ -11,6 +11,7 @@ from typing import Any, Callable, Optional
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.networks import network
+from tf_agents.train import learner
 
 from fbrc_agent import __version__
 from fbrc_agent.training import checkpoint_files
@@ -22,10 +23,15 @@ _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _NAMED = 3
 
 
-def newest_valid(directory: str) -> Optional[str]:
-    """Returns the prefix of the newest checkpoint that is whole, or None if there is none at all.
+def directory_of(stage_dir: str) -> str:
+    """Returns where the Learner of a stage keeps its checkpoints."""
+    return os.path.join(stage_dir, learner.TRAIN_DIR, learner.POLICY_CHECKPOINT_DIR)
 
-    It changes nothing; a damaged one that is passed over is named on stderr.
+
+def newest_complete(directory: str) -> Optional[str]:
+    """Returns the prefix of the newest complete checkpoint, or None if there is none at all.
+
+    It changes nothing; newer ones that are damaged are named on stderr.
 
     Args:
       directory: Directory of checkpoints.
@@ -36,74 +42,85 @@ def newest_valid(directory: str) -> Optional[str]:
     found = checkpoint_files.find(directory)
     if found.step is None:
         return None
-    for fault in found.faults.values():
-        print(f"{fault}; ckpt-{found.step} is used instead.", file=sys.stderr)
+    for damage in found.damaged:
+        print(f"{damage}; ckpt-{found.step} is used instead.", file=sys.stderr)
     return checkpoint_files.path_prefix(directory, found.step)
 
 
-def prepare(directory: str, agent: tf_agent.TFAgent, identity: dict[str, Any]) -> None:
-    """Makes the newest checkpoint that is whole the one that the Learner will restore.
+def prepare(
+    directory: str, agent: tf_agent.TFAgent, identity: dict[str, str]
+) -> list[checkpoint_files.Damage]:
+    """Makes the newest complete checkpoint the one that the Learner will restore.
 
-    Newer ones that are damaged are renamed to `damaged-...` and named on stderr. One that was saved
-    by a process killed before it could seal it is sealed once it was read. What a killed process
-    left unfinished is removed.
+    Newer ones that are damaged are renamed to `damaged-...` and named on stderr. One without a
+    manifest, of a process that was killed before it wrote it, gets one after it was read. What a
+    killed process left unfinished is removed.
 
     Args:
       directory: Directory of checkpoints of the Learner.
       agent: The agent, its networks built.
-      identity: As of `sealing`.
+      identity: As of `Saver`.
+
+    Returns:
+      The damaged ones.
 
     Raises:
       InputError: If all checkpoints are damaged, or the one to be restored is of another run, other
-        networks or a version that this one cannot go on from; nothing is changed then.
+        networks or a version that this one cannot resume from; nothing is changed then.
     """
     if not os.path.isdir(directory):
-        return
+        return []
     found = checkpoint_files.find(directory)
     if found.step is not None:
         prefix = checkpoint_files.path_prefix(directory, found.step)
-        if found.is_sealed:
+        if found.has_manifest:
             _check_identity(prefix, identity)
         _check_networks(prefix, agent)
-        for step, fault in found.faults.items():
-            aside = checkpoint_files.move_aside(directory, step)
+        for damage in found.damaged:
+            quarantined = checkpoint_files.quarantine(directory, damage.step)
             print(
-                f"{fault}; going on from ckpt-{found.step}, what is left of ckpt-{step} is "
-                f"{aside}.* now.",
+                f"{damage}; resuming from ckpt-{found.step}, what is left of ckpt-{damage.step} is "
+                f"quarantined as {quarantined}.*.",
                 file=sys.stderr,
             )
         checkpoint_files.write_state(directory, found.step)
     checkpoint_files.remove_unfinished(directory, found.step)
-    if found.step is not None and not found.is_sealed:
-        checkpoint_files.seal(directory, found.step, identity)
+    if found.step is not None and not found.has_manifest:
+        checkpoint_files.write_manifest(directory, found.step, identity)
+    return found.damaged
 
 
-def sealing(
-    save: Callable[..., None], directory: str, identity: dict[str, Any], keep: int
-) -> Callable[..., None]:
-    """Returns a Learner's checkpoint trigger that also seals what was saved, and prunes.
+class Saver:
+    """Saves checkpoints with manifests, and removes old ones."""
 
-    Args:
-      save: The trigger, of (step, force_trigger).
-      directory: Directory of checkpoints of the Learner, which keeps more than `keep` of them: an
-        old one goes only when a new one is on the disk for good.
-      identity: What the run is of, numbers and texts by name.
-      keep: How many checkpoints are kept, and as many of the damaged ones that were moved aside.
-    """
+    def __init__(
+        self, save: Callable[..., None], directory: str, identity: dict[str, str], keep: int
+    ):
+        """Creates the saver.
 
-    def save_and_seal(step: int, force_trigger: bool = False) -> None:
-        save(step, force_trigger=force_trigger)
-        prefix = checkpoint_files.path_prefix(directory, step)
-        is_sealed = os.path.exists(checkpoint_files.manifest_path(prefix))
-        if os.path.exists(prefix + ".index") and not is_sealed:
-            checkpoint_files.seal(directory, step, identity)
-            checkpoint_files.prune(directory, keep)
+        Args:
+          save: The checkpoint trigger of a Learner, of (step, force_trigger).
+          directory: Directory of checkpoints of the Learner, which keeps more than `keep` of them:
+            an old one is removed only when a new one is on the disk.
+          identity: Which run and stage it is of, texts by name; manifests carry it.
+          keep: How many checkpoints are kept, and as many of the quarantined ones.
+        """
+        self._save, self._directory = save, directory
+        self._identity, self._keep = identity, keep
 
-    return save_and_seal
+    def save(self, step: int) -> None:
+        """Saves a checkpoint, unless that of this step has been saved."""
+        prefix = checkpoint_files.path_prefix(self._directory, step)
+        if os.path.exists(checkpoint_files.manifest_path(prefix)):
+            return
+        self._save(step, force_trigger=True)
+        if os.path.exists(prefix + ".index"):
+            checkpoint_files.write_manifest(self._directory, step, self._identity)
+            checkpoint_files.prune(self._directory, self._keep)
 
 
-def _check_identity(prefix: str, identity: dict[str, Any]) -> None:
-    """Checks that a sealed checkpoint is this run's.
+def _check_identity(prefix: str, identity: dict[str, str]) -> None:
+    """Checks that a checkpoint is this run's.
 
     Raises:
       InputError: If it is not.
@@ -113,17 +130,16 @@ def _check_identity(prefix: str, identity: dict[str, Any]) -> None:
         raise InputError(
             f"{prefix} was saved by fbrc_agent {manifest['version']} in format "
             f"{manifest['format']}, this is {__version__} with format {checkpoint_files.FORMAT}; "
-            "go on with that version, or give another root_dir to start anew."
+            "resume with that version, or give another root_dir to start again."
         )
-    saved = manifest["identity"]
-    differing = [  # What a checkpoint does not say of itself cannot be compared.
-        f"{name} {saved[name]!r}, this run's is {wanted!r}"
+    differing = [
+        f"{name} {manifest['identity'].get(name)!r}, this run's is {wanted!r}"
         for name, wanted in identity.items()
-        if name in saved and saved[name] != wanted
+        if manifest["identity"].get(name) != wanted
     ]
     if differing:
         raise InputError(
-            f"{prefix} has {'; '.join(differing)}; give another root_dir to start anew."
+            f"{prefix} has {'; '.join(differing)}; give another root_dir to start again."
         )
 
 
@@ -159,7 +175,7 @@ def _check_networks(prefix: str, agent: tf_agent.TFAgent) -> None:
         more = f"; and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""
         raise InputError(
             f"{prefix} has {'; '.join(differing[:_NAMED])}{more}; give another root_dir to start "
-            "anew."
+            "again."
         )
 
 

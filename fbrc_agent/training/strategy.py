@@ -17,17 +17,17 @@ def create_strategy(name: str, logical_cpus: Optional[int] = None) -> tf.distrib
     """Returns a strategy; to be called before anything else of TensorFlow.
 
     Args:
-        name: 'none': one replica. 'mirrored': one replica on each GPU of this machine, or on each
-            of its logical CPUs where it has no GPU. 'multi_worker': one replica on each GPU (or one
-            on the CPU) of each worker of the cluster that the environment variable `TF_CONFIG`
-            describes; the same command is started on every worker.
-        logical_cpus: For 'mirrored', into how many devices TensorFlow is to divide the CPU; they
-            are then the replicas, whether or not there are GPUs. None for what TensorFlow does by
-            itself, one.
+      name: 'none': one replica. 'mirrored': one replica on each GPU of this machine, or on each
+        of its logical CPUs where it has no GPU. 'multi_worker': one replica on each GPU (or one
+        on the CPU) of each worker of the cluster that the environment variable `TF_CONFIG`
+        describes; the same command is started on every worker.
+      logical_cpus: For 'mirrored', into how many devices TensorFlow is to divide the CPU; they
+        are then the replicas, whether or not there are GPUs. None for what TensorFlow does by
+        itself, one.
 
     Raises:
-        InputError: If there is no such strategy, `TF_CONFIG` is missing or wrong, or TensorFlow has
-            started and cannot divide the CPU any more.
+      InputError: If there is no such strategy, `TF_CONFIG` is missing or wrong, or TensorFlow has
+        started and cannot divide the CPU any more.
     """
     if name == "none":
         return tf.distribute.get_strategy()
@@ -54,7 +54,7 @@ def own_directory(strategy: tf.distribute.Strategy, root_dir: str) -> str:
     """Returns where this worker keeps a run: the chief in root_dir, others in a copy of it.
 
     All workers must save checkpoints at the same time, but only the chief's are wanted. The copy is
-    temporary; what is in it lets each worker go on from where the chief does.
+    temporary; with it each worker resumes from where the chief does.
     """
     if worker_index(strategy) == 0:
         return root_dir
@@ -71,7 +71,7 @@ def check_same_step(strategy: tf.distribute.Strategy, step: int) -> None:
     """Waits until all workers come here, and checks that all are at the same step.
 
     Raises:
-        InputError: If they are not.
+      InputError: If they are not.
     """
 
     @tf.function(autograph=False)
@@ -94,7 +94,7 @@ def num_workers(strategy: tf.distribute.Strategy) -> int:
 
 
 def any_worker(strategy: tf.distribute.Strategy) -> Callable[[bool], bool]:
-    """Returns a function that tells all workers whether it is true of one of them.
+    """Returns a function that returns to all workers whether it is true of one of them.
 
     All workers must call it equally often; each waits there for the others.
     """

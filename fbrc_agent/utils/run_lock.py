@@ -13,16 +13,32 @@ from collections.abc import Iterator
 from fbrc_agent.utils.errors import InputError
 
 _LOCK = "lock"
-# What file systems that know no locks answer.
+# What file systems without locks answer.
 _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
-@contextlib.contextmanager
-def hold(root_dir: str) -> Iterator[None]:
-    """Holds the lock of a run; makes its directory if needed.
+class Lock:
+    """A lock that is held."""
 
-    The kernel gives the lock up when the process ends, however it ends. The file stays: whoever
-    removed it could remove another process's lock. It holds who took it last, as JSON.
+    def __init__(self, descriptor: int, path: str):
+        self._descriptor, self._path = descriptor, path
+
+    def sign(self) -> None:
+        """Writes into the file, as JSON, that this process holds it."""
+        owner = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        }
+        _write(self._descriptor, self._path, json.dumps(owner) + "\n")
+
+
+@contextlib.contextmanager
+def hold(root_dir: str) -> Iterator[Lock]:
+    """Holds the lock of a run; makes its directory if needed. A file that is there stays as it is.
+
+    The kernel releases the lock when the process ends, however it ends. The file stays, because a
+    process that removed it could remove another one's lock.
 
     Args:
       root_dir: Directory of the run.
@@ -36,13 +52,7 @@ def hold(root_dir: str) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         _lock(descriptor, root_dir, path)
-        owner = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        }
-        _write(descriptor, path, json.dumps(owner) + "\n")
-        yield
+        yield Lock(descriptor, path)
     finally:
         os.close(descriptor)
 
@@ -65,7 +75,7 @@ def _lock(descriptor: int, root_dir: str, path: str) -> None:
 
 
 def _owner(descriptor: int) -> str:
-    """Returns who holds the lock; the file is empty where it has just been taken."""
+    """Returns the owner; the file is empty until the first one signs it."""
     try:
         owner = json.loads(os.pread(descriptor, 4096, 0))
         return f"process {owner['pid']} on {owner['host']}, since {owner['started']}"

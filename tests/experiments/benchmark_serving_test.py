@@ -7,7 +7,7 @@ import gin
 import numpy as np
 import pytest
 
-from fbrc_agent.experiments import benchmark_io, benchmark_rows, benchmark_serving
+from fbrc_agent.experiments import benchmark, benchmark_serving, benchmark_training
 from tests.helpers import tiny_runs
 
 
@@ -25,25 +25,25 @@ def test_a_quick_run_measures_every_row_of_serving(tmp_path, capsys):
     assert tiny_runs.run_command("benchmark", *arguments) == 0
     result = json.loads(output.read_text())
     values = {row["name"]: row["value"] for row in result["rows"]}
-    assert list(values) == [r.name for r in benchmark_rows.ROWS if r.name.startswith("serving")]
+    assert list(values) == [r.name for r in benchmark.ROWS if r.name.startswith("serving")]
     assert all(math.isfinite(value) and value > 0 for value in values.values())
     goals = {row["name"]: row["goal"] for row in result["rows"] if row["goal"] is not None}
     assert goals == {"serving_1": 0.5, "serving_session_1": 0.5, "serving_size": 1.2}
-    seconds = result["medians"]["serving"]
-    assert values["serving_us_32"] == pytest.approx(1e6 * seconds["export_32_seconds"])
+    rounds = result["rounds"]["serving"]
+    assert values["serving_us_32"] == pytest.approx(np.median(rounds["export_32"]))
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines[2 : 2 + len(values)]] == list(values)
+    assert [line.split(":")[0] for line in lines[1 : 1 + len(values)]] == list(values)
 
 
 def test_serving_comes_beside_named_rows():
-    names = [row.name for row in benchmark_rows.select_rows(["loading"], serving=True)]
+    names = [row.name for row in benchmark.select_rows(["loading"], serving=True)]
     assert names[0] == "loading"
-    assert names[1:] == [row.name for row in benchmark_rows.select_rows(None, serving=True)]
+    assert names[1:] == [row.name for row in benchmark.select_rows(None, serving=True)]
 
 
 def test_what_is_compared_gives_the_same_actions(tmp_path, small_actor):
-    sizes = benchmark_io.Sizes()
-    policy = benchmark_serving.make_policy(sizes)
+    sizes = benchmark_training.Sizes()
+    policy = benchmark_training.make_policy(*benchmark_serving.specs(sizes))
     time_step = benchmark_serving.make_time_step(sizes, batch_size=32)
     calls = benchmark_serving.make_calls(policy, str(tmp_path))
     actions = {name: act(time_step) for name, act in calls.items()}
@@ -58,10 +58,10 @@ def test_what_is_compared_gives_the_same_actions(tmp_path, small_actor):
 
 def test_bytes_of_weights_and_models(tmp_path, small_actor):
     """17 to 8 to 2 x 6 in float32; PolicySaver's model holds them in a file of variables."""
-    contender = benchmark_serving.make_sizes(benchmark_io.Sizes(), str(tmp_path))["bytes"]
-    numbers = contender()
-    assert numbers["weight_bytes"] == 4 * (17 * 8 + 8 + 8 * 12 + 12)
-    assert min(numbers["export_bytes"], numbers["saver_bytes"]) > numbers["weight_bytes"]
+    contenders = benchmark_serving.make_sizes(benchmark_training.Sizes(), str(tmp_path))
+    numbers = {name: measure() for name, measure in contenders.items()}
+    assert numbers["weights"] == 4 * (17 * 8 + 8 + 8 * 12 + 12)
+    assert min(numbers["export"], numbers["saver"]) > numbers["weights"]
 
 
 def test_bytes_of_a_model_are_those_of_graph_and_variables(tmp_path):

@@ -31,7 +31,7 @@ def test_unknown_experiment_is_refused_with_the_names(capsys, tmp_path):
     assert tiny_runs.run_command("reproduce", "bandits", "--root_dir", str(root_dir)) == 2
     assert capsys.readouterr().err == (
         "reproduce: There is no experiment 'bandits'; it must be one of bandit, lambda, norms, "
-        "ablation, density, speed, sharing.\n"
+        "ablation, density, speed.\n"
     )
     assert not root_dir.exists()
     with pytest.raises(InputError):

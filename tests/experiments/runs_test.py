@@ -8,10 +8,11 @@ import subprocess
 import sys
 import time
 
+import gin
 import matplotlib.image
 import pytest
 
-from fbrc_agent.environments import d4rl
+from fbrc_agent.environments import tasks
 from fbrc_agent.experiments import grid, processes, runs, summaries
 from fbrc_agent.utils import run_lock
 from fbrc_agent.utils.errors import InputError
@@ -19,15 +20,15 @@ from tests.helpers import tiny_runs
 
 TASK, DATA = "Pendulum-v1", "embedded:pendulum-medium-replay"
 STEPS = 400
-RANDOM, EXPERT = d4rl.get_task(TASK).reference_scores
+RANDOM, EXPERT = tasks.get_task(TASK).reference_scores
 
 
 def make_sizes(root_dir, **changes):
     values = {
         "tasks": {TASK: DATA},
         "seeds": 2,
-        "behavior_steps": 20,
-        "fbrc_steps": STEPS,
+        "pretraining_steps": 20,
+        "steps": STEPS,
         "eval_interval": 100,
         "num_eval_episodes": 1,
         **changes,
@@ -35,7 +36,7 @@ def make_sizes(root_dir, **changes):
     return grid.grid(root_dir=str(root_dir), quick=False, default_tasks={}, **values)
 
 
-def write_run(directory, seed, records, steps=STEPS, behavior_steps=20):
+def write_run(directory, seed, records, steps=STEPS, algorithm="fbrc"):
     """Writes what a complete run leaves, with these metrics."""
     directory.mkdir(parents=True)
     data = {
@@ -45,10 +46,14 @@ def write_run(directory, seed, records, steps=STEPS, behavior_steps=20):
         "episodes": 4,
         "return_mean": RANDOM + 0.25 * (EXPERT - RANDOM),
     }
-    identity = {"task": TASK, "seed": seed, "batch_size": 32, "data": data}
-    stages = {"behavior": {"steps": behavior_steps}, "fbrc": {"steps": steps}}
+    identity = {"task": TASK, "seed": seed, "batch_size": 32, "data": data, "algorithm": algorithm}
+    identity["stages"] = [
+        {"name": name, "label": f"the {name} policy", "panels": []}
+        for name in (["behavior", "fbrc"] if algorithm == "fbrc" else [algorithm])
+    ]
+    result = {"algorithm": algorithm, "stages": {algorithm: {"steps": steps}}}
     (directory / "run.json").write_text(json.dumps(identity))
-    (directory / "result.json").write_text(json.dumps({"stages": stages}))
+    (directory / "result.json").write_text(json.dumps(result))
     (directory / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
 
 
@@ -56,21 +61,39 @@ def evaluation(step, score, stage="fbrc"):
     return {"stage": stage, "step": step, "returns": [0.0], "normalized_score": score}
 
 
-def write_setting(runs_dir, name, scores_by_seed, density="density-mixture", density_score=40.0):
+def event(step, name, stage="fbrc"):
+    return {"stage": stage, "step": step, "event": name}
+
+
+def append(directory, *records):
+    with open(directory / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(record) + "\n" for record in records))
+
+
+def write_setting(runs_dir, name, scores_by_seed, behavior="behavior-mixture", behavior_score=40.0):
     for seed, scores in enumerate(scores_by_seed):
         records = [evaluation(100 * (i + 1), score) for i, score in enumerate(scores)]
         write_run(runs_dir / TASK / name / f"seed{seed}", seed, records)
-        fitted = runs_dir / TASK / density / f"seed{seed}"
+        fitted = runs_dir / TASK / behavior / f"seed{seed}"
         if not fitted.exists():
             fit = {"stage": "behavior", "step": 20, "log_prob": 1.5 + seed}
-            write_run(fitted, seed, [fit, evaluation(20, density_score, "behavior")], steps=0)
+            lines = [fit, evaluation(20, behavior_score, "behavior")]
+            write_run(fitted, seed, lines, steps=20, algorithm="behavior")
+
+
+@pytest.fixture(autouse=True)
+def _gin():
+    gin.clear_config()
+    gin.add_config_file_search_path(str(tiny_runs.ROOT / "gin"))
+    yield
+    gin.clear_config()
 
 
 def run_with_sizes(run, root_dir, **changes):
     sizes = make_sizes(root_dir, **changes)
     bindings = [
         f"grid.{name} = {getattr(sizes, name)!r}"
-        for name in ("tasks", "seeds", "behavior_steps", "fbrc_steps", "eval_interval")
+        for name in ("tasks", "seeds", "pretraining_steps", "steps", "eval_interval")
     ]
     return tiny_runs.run_command(
         "reproduce", run, "--root_dir", root_dir, "--gin_bindings", *bindings,
@@ -120,29 +143,35 @@ def test_only_the_last_five_evaluations_are_averaged(complete_lambda):
 
 
 def test_evaluations_beyond_the_asked_updates_do_not_count(complete_lambda):
-    assert run_with_sizes("lambda", complete_lambda, fbrc_steps=200) == 0
+    assert run_with_sizes("lambda", complete_lambda, steps=200) == 0
     fbrc = cells_by_setting(complete_lambda, "lambda")["fbrc"]
     assert [run["last_score"] for run in fbrc["runs"]] == [50.0, 52.0]
 
 
-def test_collapse_and_divergence_are_told(complete_lambda):
-    log = complete_lambda / "runs" / TASK / "lambda-0" / "seed1" / "train.log"
-    log.write_text("warning: the critic diverges: at step 300 of the fbrc stage its mean |Q| is\n")
+def test_collapse_and_divergence_are_reported(complete_lambda):
+    directory = complete_lambda / "runs" / TASK / "lambda-0" / "seed1"
+    append(directory, event(300, "diverged"), event(350, "diverged"))
     assert run_with_sizes("lambda", complete_lambda) == 0
     without = cells_by_setting(complete_lambda, "lambda")["lambda-0"]["runs"]
-    # Half of the density's 40; the means are 15 and 30.
+    # Half of the behavior policy's 40; the means are 15 and 30.
     assert [run["collapsed"] for run in without] == [True, False]
     assert [run["critic_diverged_at"] for run in without] == [None, 300]
     page = (complete_lambda / "README.md").read_text()
     assert "collapsed (seed 0), critic diverged by step 300 (seed 1)" in page
 
 
+def test_events_beyond_the_asked_updates_do_not_count(complete_lambda):
+    append(complete_lambda / "runs" / TASK / "fbrc" / "seed1", event(300, "diverged"))
+    assert run_with_sizes("lambda", complete_lambda, steps=200) == 0
+    fbrc = cells_by_setting(complete_lambda, "lambda")["fbrc"]
+    assert fbrc["runs"][1]["critic_diverged_at"] is None
+
+
 def test_a_run_that_ended_in_nan_counts_with_its_evaluations_before(complete_lambda):
     directory = complete_lambda / "runs" / TASK / "lambda-0" / "seed0"
     (directory / "result.json").unlink()
-    (directory / "failed.json").write_text(json.dumps({"step": 250, "message": "nan"}))
-    records = [evaluation(100, 30.0), evaluation(200, 20.0)]
-    (directory / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    (directory / "metrics.jsonl").unlink()
+    append(directory, evaluation(100, 30.0), evaluation(200, 20.0), event(250, "not_finite"))
     assert run_with_sizes("lambda", complete_lambda) == 0
     run = cells_by_setting(complete_lambda, "lambda")["lambda-0"]["runs"][0]
     assert (run["nan_step"], run["last_score"]) == (250, 20.0)
@@ -150,14 +179,14 @@ def test_a_run_that_ended_in_nan_counts_with_its_evaluations_before(complete_lam
     assert "NaN at step 250 (seed 0)" in page
 
 
-def test_page_tells_data_seeds_and_the_command(complete_lambda):
+def test_page_describes_data_seeds_and_the_command(complete_lambda):
     assert run_with_sizes("lambda", complete_lambda) == 0
     page = (complete_lambda / "README.md").read_text()
     assert f"{DATA}, 100 transitions, 4 episodes, mean score 25.0; not the task's D4RL file" in page
     assert "| Pendulum-v1 | λ = 0.1 | 74.0 ± 5.7 " in page
     assert "| 70.0, 78.0 " in page
     assert f"bin/reproduce lambda --root_dir {complete_lambda} --gin_bindings" in page
-    assert '"grid.fbrc_steps = 400"' in page
+    assert '"grid.steps = 400"' in page
     assert "the full setting, with the values of the command in place. Versions" in page
 
 
@@ -188,34 +217,20 @@ def test_norms_are_those_of_the_runs_of_lambda(tmp_path):
     assert norms["behavior_gradient_norm"]["mean_of_last"] == 3.0
 
 
-def test_density_reports_likelihood_and_scores_of_each_density(tmp_path):
+def test_density_reports_likelihood_and_scores_of_each_behavior_policy(tmp_path):
     runs_dir = tmp_path / "runs"
     write_setting(runs_dir, "fbrc", [[50.0], [60.0]])
-    write_setting(runs_dir, "gaussian", [[30.0], [30.0]], "density-gaussian", 20.0)
-    write_setting(runs_dir, "joint", [[70.0], [70.0]], "density-joint", 45.0)
+    write_setting(runs_dir, "gaussian", [[30.0], [30.0]], "behavior-gaussian", 20.0)
+    write_setting(runs_dir, "joint", [[70.0], [70.0]], "behavior-joint", 45.0)
     assert run_with_sizes("density", tmp_path) == 0
     cells = cells_by_setting(tmp_path, "density")
-    assert {name: cell["density_score"]["mean"] for name, cell in cells.items()} == {
+    assert {name: cell["pretrained_score"]["mean"] for name, cell in cells.items()} == {
         "fbrc": 40.0,
         "gaussian": 20.0,
         "joint": 45.0,
     }
     likelihood = cells["fbrc"]["log_likelihood"]
     assert likelihood == {"mean": 2.0, "std": statistics.stdev([1.5, 2.5]), "n": 2}
-
-
-def test_sharing_compares_one_critic_pass_with_gin_as_it_is(tmp_path):
-    runs_dir = tmp_path / "runs"
-    write_setting(runs_dir, "fbrc", [[50.0], [60.0]])
-    write_setting(runs_dir, "shared-pass", [[40.0], [44.0]])
-    assert run_with_sizes("sharing", tmp_path) == 0
-    cells = cells_by_setting(tmp_path, "sharing")
-    assert {
-        name: (cell["bindings"], cell["last_score"]["mean"]) for name, cell in cells.items()
-    } == {
-        "fbrc": ([], 55.0),
-        "shared-pass": (["FbrcAgent.share_critic_pass = True"], 42.0),
-    }
 
 
 # What is refused.
@@ -242,11 +257,33 @@ def test_sizes_that_cannot_be_are_refused_in_one_sentence(tmp_path, capsys, bind
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_directory_with_other_bindings_is_refused(complete_lambda):
+@pytest.mark.parametrize(
+    "line", ["FbrcAgent.gamma = 0.5", "BATCH_SIZE = 32", "DATA = 'other.hdf5'", "SEED = 7"]
+)
+def test_a_directory_with_other_settings_is_refused(complete_lambda, line):
     directory = complete_lambda / "runs" / TASK / "fbrc" / "seed1"
-    sizes = make_sizes(complete_lambda)
-    (directory / "settings.json").write_text('{"bindings": ["SEED = 7"]}')
-    with pytest.raises(InputError, match=r"fbrc/seed1 holds a run with \['SEED = 7'\], not \["):
+    (directory / "operative_config.gin").write_text(f"{line}\nEVAL_INTERVAL = 7\n")
+    with pytest.raises(InputError, match=rf"fbrc/seed1 holds a run with {line}, not .*; give"):
+        grid.run_grid([runs.FBRC], make_sizes(complete_lambda))
+
+
+def test_intervals_may_differ(complete_lambda):
+    directory = complete_lambda / "runs" / TASK / "fbrc" / "seed1"
+    (directory / "operative_config.gin").write_text("EVAL_INTERVAL = 7\nSEED = 1\n")
+    assert len(grid.run_grid([runs.FBRC], make_sizes(complete_lambda))) == 2
+
+
+def test_another_configuration_in_force_stays(complete_lambda):
+    (complete_lambda / "runs" / TASK / "fbrc" / "seed1" / "operative_config.gin").write_text("")
+    gin.parse_config("grid.seeds = 3")
+    before = gin.config_str()
+    grid.run_grid([runs.FBRC], make_sizes(complete_lambda))
+    assert gin.config_str() == before
+
+
+def test_a_shared_network_of_other_updates_is_refused(complete_lambda):
+    sizes = make_sizes(complete_lambda, pretraining_steps=30)
+    with pytest.raises(InputError, match="seed0 holds a run of 20 updates, not 30"):
         grid.run_grid([runs.FBRC], sizes)
 
 
@@ -259,27 +296,25 @@ NETWORKS = (
     "create_offset_network.fc_layer_params = (8,)",
     "create_actor_network.fc_layer_params = (8,)",
 )
-NAN = grid.Setting("nan", "a rate beyond all", ("critic/Adam.learning_rate = 1e30",))
+NAN = runs.FBRC._replace(name="nan", bindings=("critic/Adam.learning_rate = 1e30",))
 
 
 @pytest.fixture(scope="module")
 def run_grid(tmp_path_factory):
     """A grid of real runs: its sizes and cells."""
     root_dir = tmp_path_factory.mktemp("grid")
-    sizes = make_sizes(
-        root_dir, seeds=1, fbrc_steps=20, eval_interval=10, num_jobs=2, bindings=NETWORKS
-    )
+    sizes = make_sizes(root_dir, seeds=1, steps=20, eval_interval=10, num_jobs=2, bindings=NETWORKS)
     return sizes, grid.run_grid([runs.FBRC, NAN], sizes)
 
 
-def test_cells_are_runs_with_the_density_of_the_grid(run_grid):
+def test_cells_are_runs_with_the_behavior_policy_of_the_grid(run_grid):
     sizes, (fbrc, _) = run_grid
     assert fbrc.run.is_complete()
     lines = tiny_runs.read_lines(fbrc.run.root_dir)
     assert {line["stage"] for line in lines} == {"fbrc"}
     config = open(os.path.join(fbrc.run.root_dir, "operative_config.gin"), encoding="utf-8").read()
-    density = os.path.join(sizes.runs_dir, TASK, "density-mixture", "seed0", "behavior")
-    assert f"train.behavior_dir = '{density}'" in config
+    behavior = os.path.join(sizes.runs_dir, TASK, "behavior-mixture", "seed0", "behavior")
+    assert f"train.pretrained = {{'behavior': '{behavior}'}}" in config
 
 
 def test_numbers_of_a_run_are_those_of_its_metrics(run_grid):
@@ -291,16 +326,14 @@ def test_numbers_of_a_run_are_those_of_its_metrics(run_grid):
         "steps": [10, 20],
         "scores": pytest.approx([100 * (r - RANDOM) / (EXPERT - RANDOM) for _, r in returns]),
     }
-    fitted = tiny_runs.read_lines(os.path.join(os.path.dirname(fbrc.run.density.root_dir), "seed0"))
-    last = [r["log_prob"] for r in fitted if r["stage"] == "behavior" and "log_prob" in r][-1]
-    assert numbers["log_likelihood"]["mean"] == last
+    fitted = tiny_runs.read_lines(fbrc.run.pretrained["behavior"].root_dir)
+    last = [r["normalized_score"] for r in fitted if "normalized_score" in r][-1]
+    assert numbers["pretrained_score"]["mean"] == last
 
 
-def test_numbers_that_went_bad_are_an_outcome(run_grid):
+def test_nan_is_an_outcome(run_grid):
     _, (_, bad) = run_grid
-    outcome = summaries.read(bad)
-    assert 1 <= outcome.nan_step <= 20
-    assert f"at step {outcome.nan_step} of the fbrc stage" in bad.run.failure()["message"]
+    assert 1 <= summaries.read(bad).nan_step <= 20
     assert not bad.run.is_complete()
 
 
@@ -313,9 +346,9 @@ def test_a_second_call_leaves_what_is_done_alone(run_grid):
 
 
 def test_a_score_is_shown_though_its_step_was_logged_before(tmp_path, capsys):
-    run = processes.Run(str(tmp_path / "run"), "a run", (), STEPS, density=None)
+    run = processes.Run(str(tmp_path / "run"), "a run", "fbrc.gin", (), STEPS)
     lines = [{**evaluation(100, 20.0), "stage": "behavior"}]
-    write_run(tmp_path / "run", 0, lines)
+    write_run(tmp_path / "run", 0, lines, algorithm="behavior")
     progress = processes._Progress([run], [run])
     metrics = tmp_path / "run" / "metrics.jsonl"
     shown = []
@@ -329,9 +362,9 @@ def test_a_score_is_shown_though_its_step_was_logged_before(tmp_path, capsys):
     assert "a run: score 30.0" in capsys.readouterr().err
 
 
-def test_a_killed_run_that_goes_back_to_its_checkpoint_is_shown_at_no_rate(tmp_path):
-    run = processes.Run(str(tmp_path / "run"), "a run", (), STEPS, density=None)
-    write_run(tmp_path / "run", 0, [{**evaluation(300, 20.0), "stage": "behavior"}])
+def test_a_killed_run_that_resumes_from_its_checkpoint_is_shown_at_no_rate(tmp_path):
+    run = processes.Run(str(tmp_path / "run"), "a run", "fbrc.gin", (), STEPS)
+    write_run(tmp_path / "run", 0, [evaluation(300, 20.0, "behavior")], algorithm="behavior")
     progress = processes._Progress([run], [run])
     metrics = tmp_path / "run" / "metrics.jsonl"
     for step, done in [(200, 0), (250, 50)]:
@@ -346,9 +379,9 @@ def test_a_run_that_fails_ends_the_experiment_with_its_log(tmp_path):
     sizes = make_sizes(tmp_path, tasks={TASK: str(tmp_path / "none.hdf5")}, seeds=1)
     with pytest.raises(InputError) as error:
         grid.run_grid([runs.FBRC], sizes)
-    log = tmp_path / "runs" / TASK / "density-mixture" / "seed0" / "train.log"
+    log = tmp_path / "runs" / TASK / "behavior-mixture" / "seed0" / "train.log"
     assert str(error.value).startswith(
-        f"{TASK}, density-mixture, seed 0: the run ended with exit code 2 (train: "
+        f"{TASK}, behavior-mixture, seed 0: the run ended with exit code 2 (train: "
     )
     assert str(error.value).endswith(f"its log is {log}.")
     assert "none.hdf5" in log.read_text()
@@ -360,13 +393,13 @@ def test_a_signal_saves_the_runs_and_ends_the_experiment(tmp_path):
     bindings = [
         f"grid.bindings = {NETWORKS!r}",
         "grid.seeds = 1",
-        "grid.behavior_steps = 1000000",
+        "grid.pretraining_steps = 1000000",
         "grid.num_jobs = 1",
     ]
     command = [sys.executable, "-m", "fbrc_agent.cli", "reproduce", "norms", "--quick"]
     command += ["--root_dir", str(tmp_path), "--gin_bindings", *bindings]
     parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    directory = tmp_path / "runs" / TASK / "density-mixture" / "seed0"
+    directory = tmp_path / "runs" / TASK / "behavior-mixture" / "seed0"
     while not tiny_runs.read_lines(directory):
         assert parent.poll() is None, parent.stderr.read()
         time.sleep(0.2)

@@ -8,7 +8,7 @@ import gin
 import numpy as np
 
 from fbrc_agent import cli
-from fbrc_agent.datasets import offline_data
+from fbrc_agent.datasets import hdf5
 from fbrc_agent.environments import gymnasium_environment
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -24,7 +24,7 @@ _SIZES = {
     "SEED": 0,
     "BATCH_SIZE": 32,
     "BEHAVIOR_STEPS": 20,
-    "FBRC_STEPS": 20,
+    "STEPS": 20,
     "EVAL_INTERVAL": 10,
     "NUM_EVAL_EPISODES": 2,
     "train.log_interval": 10,
@@ -47,7 +47,7 @@ def write_pendulum(path, seed=0):
                 column.append(value)
             observation = following
     bounds = {"action_minimum": [-2.0], "action_maximum": [2.0]}
-    offline_data.save_d4rl_hdf5(str(path), **columns, attributes=bounds)
+    hdf5.save_d4rl_hdf5(str(path), **columns, attributes=bounds)
     return np.sum(np.reshape(columns["rewards"], [NUM_EPISODES, EPISODE_STEPS]), axis=1)
 
 

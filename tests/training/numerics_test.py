@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fbrc_agent.datasets import offline_data
+from fbrc_agent.datasets import offline_data, sources
 from fbrc_agent.training import numerics
 from fbrc_agent.utils import errors
 from tests.helpers import tiny_runs
@@ -27,7 +27,7 @@ def assert_good_checkpoints(root_dir):
 
 def test_a_learning_rate_of_ten(tmp_path, pendulum_data, capsys):
     bindings = ["critic/Adam.learning_rate = 10.0", "actor/Adam.learning_rate = 1e30"]
-    code = tiny_runs.train(tmp_path / "run", pendulum_data, bindings=bindings, FBRC_STEPS=200)
+    code = tiny_runs.train(tmp_path / "run", pendulum_data, bindings=bindings, STEPS=200)
     assert code == 3
     sentence = refused(capsys)
     assert "of the fbrc stage" in sentence
@@ -36,7 +36,7 @@ def test_a_learning_rate_of_ten(tmp_path, pendulum_data, capsys):
 
 
 def test_a_nan_in_the_data_after_validation(tmp_path, pendulum_data, capsys, monkeypatch):
-    load = offline_data.load_dataset
+    load = sources.load_dataset
 
     def spoiled(*args, **kwargs):
         data = load(*args, **kwargs)
@@ -44,8 +44,8 @@ def test_a_nan_in_the_data_after_validation(tmp_path, pendulum_data, capsys, mon
         data.rewards[7] = np.nan
         return data
 
-    monkeypatch.setattr(offline_data, "load_dataset", spoiled)
-    code = tiny_runs.train(tmp_path / "run", pendulum_data, FBRC_STEPS=100)
+    monkeypatch.setattr(sources, "load_dataset", spoiled)
+    code = tiny_runs.train(tmp_path / "run", pendulum_data, STEPS=100)
     assert code == 3
     assert "rewards of" in (sentence := refused(capsys))
     assert "are not finite in row 7" in sentence

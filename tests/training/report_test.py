@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from fbrc_agent.environments import d4rl
+from fbrc_agent.environments.tasks import Task
 from fbrc_agent.evaluation import rollouts
 from fbrc_agent.training import report
 
@@ -70,7 +70,7 @@ def test_table_shows_a_return_that_is_not_finite():
 
 def test_evaluation_table_has_a_row_for_each_episode_and_the_mean():
     episodes = rollouts.EvaluationResult(np.array([10.0, 30.0]), np.array([4, 8]))
-    task = d4rl.Task("x", "Hopper-v4", None, reference_scores=(0.0, 200.0))
+    task = Task("x", "Hopper-v4", None, reference_scores=(0.0, 200.0))
     rows = [line.split() for line in report.evaluation_table(task, episodes).split("\n")]
     assert rows == [
         ["episode", "steps", "return", "normalized"],
@@ -82,6 +82,6 @@ def test_evaluation_table_has_a_row_for_each_episode_and_the_mean():
 
 def test_evaluation_table_without_reference_scores_shows_dashes():
     episodes = rollouts.EvaluationResult(np.array([10.0]), np.array([5]))
-    task = d4rl.Task("x", "Hopper-v4", None, reference_scores=None)
+    task = Task("x", "Hopper-v4", None, reference_scores=None)
     lines = report.evaluation_table(task, episodes).split("\n")
     assert lines[1].split() == ["0", "5", "10.0", "-"]

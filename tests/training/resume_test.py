@@ -13,7 +13,7 @@ from tests.helpers import tiny_runs
 
 # As large as in real runs: a race between operations may be lost only when they take long.
 _SIZES = {
-    **{"BEHAVIOR_STEPS": 4000, "FBRC_STEPS": 3000, "EVAL_INTERVAL": 500, "BATCH_SIZE": 256},
+    **{"BEHAVIOR_STEPS": 4000, "STEPS": 3000, "EVAL_INTERVAL": 500, "BATCH_SIZE": 256},
     **{"train.log_interval": 100, "train.checkpoint_interval": 50},
 }
 _NETWORKS = [
@@ -25,7 +25,7 @@ _NETWORKS = [
 def checkpoint_tensors(root_dir):
     """Every tensor of the newest checkpoint of each stage."""
     tensors = {}
-    for folder in ("behavior/train/checkpoints", "train/checkpoints"):
+    for folder in ("behavior/train/checkpoints", "fbrc/train/checkpoints"):
         newest = tf.train.latest_checkpoint(os.path.join(root_dir, folder))
         assert newest is not None
         reader = tf.train.load_checkpoint(newest)
@@ -90,7 +90,7 @@ def run_killed(root_dir, data, kills, seed=0, **options):
 
 
 def test_a_kill_in_each_stage_changes_nothing(tmp_path, pendulum_data, tiny_run):
-    files = [f"{folder}train/checkpoints/ckpt-10.index" for folder in ("behavior/", "")]
+    files = [f"{folder}train/checkpoints/ckpt-10.index" for folder in ("behavior/", "fbrc/")]
     kills = run_killed(tmp_path / "killed", pendulum_data, ",".join(files))
     assert kills == [f"kill {i}: while it wrote {file}" for i, file in enumerate(files, 1)]
     assert_same_run(tiny_run, tmp_path / "killed")
