@@ -12,8 +12,8 @@ from tf_agents.agents.sac import sac_agent, tanh_normal_projection_network
 from tf_agents.networks import actor_distribution_network
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
+from tf_agents.trajectories import trajectory
 
-from fbrc_agent.datasets import batches
 from fbrc_agent.environments import gymnasium_environment
 from fbrc_agent.evaluation import rollouts
 from fbrc_agent.utils import checks, progress
@@ -160,7 +160,19 @@ def train_fn(agent: sac_agent.SacAgent) -> Callable[..., tf.Tensor]:
         discount: tf.Tensor,
         next_observation: tf.Tensor,
     ) -> tf.Tensor:
-        experience = batches.to_trajectory(observation, action, reward, next_observation, discount)
+        def pair(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+            return tf.stack([first, second], axis=1)
+
+        step_type = tf.fill([tf.shape(reward)[0], 2], ts.StepType.MID)
+        experience = trajectory.Trajectory(
+            step_type=step_type,
+            observation=pair(observation, next_observation),
+            action=pair(action, action),  # SAC reads the first of each pair only.
+            policy_info=(),
+            next_step_type=step_type,
+            reward=pair(reward, tf.zeros_like(reward)),
+            discount=pair(discount, tf.ones_like(discount)),
+        )
         return agent.train(experience).loss
 
     return train
