@@ -9,7 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from typing import Callable, NoReturn, Optional
+from typing import Any, Callable, NoReturn, Optional
 
 from fbrc_agent.utils import json_files, os_errors, signals
 from fbrc_agent.utils.errors import InputError, NotFiniteError
@@ -78,52 +78,55 @@ def _path(text: str) -> str:
     return text
 
 
-def _parser(name: str, description: str) -> argparse.ArgumentParser:
-    parser = _Parser(prog=name, description=description)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser
+def _flag(*names: str, **options: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Returns arguments of `add_argument`."""
+    return names, options
 
 
-def _add_gin_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--gin_file", type=_path, nargs="+", action="extend", default=[], help="gin files, in order"
-    )
-    parser.add_argument(
-        "--gin_bindings", nargs="+", action="extend", default=[], help="gin bindings, after files"
-    )
+_GIN_FLAGS = (
+    _flag("--gin_file", type=_path, nargs="+", action="extend", default=[], help="gin files"),
+    _flag("--gin_bindings", nargs="+", action="extend", default=[], help="bindings, after files"),
+)
 
 
-def _run(name: str, description: str, add_flags: Callable, body: Callable) -> int:
-    """Parses flags, runs, and turns what goes wrong into one sentence and an exit code."""
-    parser = _parser(name, description)
-    add_flags(parser)
-    try:
-        flags = parser.parse_args()
-    except InputError as error:
-        if "--debug" in sys.argv:
-            traceback.print_exc()
-        print(f"{name}: {error}", file=sys.stderr)
-        return 2
-    _quiet_libraries()
-    _set_threads()
-    try:
-        with signals.handlers():
-            body(flags)
-        return 0
-    except KeyboardInterrupt as error:
-        number = getattr(error, "number", signal.SIGINT)
-        what = "interrupted" if number == signal.SIGINT else "terminated"
-        then = "continues" if name in ("train", "reproduce") else "starts over"
-        print(f"\n{name}: {what}; the same command {then}.", file=sys.stderr)
-        return 128 + number
-    except Exception as error:
-        sentence = _sentence(os_errors.original(error))
-        if sentence is None:
-            raise
-        if flags.debug:
-            traceback.print_exc()
-        print(f"{name}: {' '.join(sentence.split())}", file=sys.stderr)
-        return 3 if isinstance(error, NotFiniteError) else 2
+def _command(description: str, *flags: Any) -> Callable[[Callable[..., None]], Callable[[], int]]:
+    """Makes a command of a function of its flags: it parses, runs, and returns the exit code.
+
+    What goes wrong is one sentence on stderr and the exit code 2; 3 for NaN or infinity.
+    """
+
+    def decorate(body: Callable[[argparse.Namespace], None]) -> Callable[[], int]:
+        @functools.wraps(body)
+        def command() -> int:
+            name = body.__name__
+            parser = _Parser(prog=name, description=description)
+            parser.add_argument("--debug", action="store_true", help="show an error's traceback")
+            for names, options in flags:
+                parser.add_argument(*names, **options)
+            _quiet_libraries()
+            _set_threads()
+            try:
+                with signals.handlers():
+                    body(parser.parse_args())
+                return 0
+            except KeyboardInterrupt as error:
+                number = getattr(error, "number", signal.SIGINT)
+                what = "interrupted" if number == signal.SIGINT else "terminated"
+                then = "continues" if name in ("train", "reproduce") else "starts over"
+                print(f"\n{name}: {what}; the same command {then}.", file=sys.stderr)
+                return 128 + number
+            except Exception as error:
+                sentence = _sentence(os_errors.original(error))
+                if sentence is None:
+                    raise
+                if "--debug" in sys.argv:
+                    traceback.print_exc()
+                print(f"{name}: {' '.join(sentence.split())}", file=sys.stderr)
+                return 3 if isinstance(error, NotFiniteError) else 2
+
+        return command
+
+    return decorate
 
 
 def _sentence(error: Exception) -> Optional[str]:
@@ -164,189 +167,136 @@ def _set_threads() -> None:
         os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
 
 
-def train() -> int:
+@_command(
+    "Train an algorithm on a fixed data set.",
+    _flag("--root_dir", type=_path, help="directory of the run; default runs/<gin file>"),
+    _flag("--strategy", help="none, mirrored or multi_worker: replicas that share the updates"),
+    *_GIN_FLAGS,
+)
+def train(flags: argparse.Namespace) -> None:
     """fbrc-train: train an algorithm, evaluate, export, print a table."""
+    from fbrc_agent.training import report, trainer
 
-    def add_flags(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            "--root_dir", type=_path, help="directory of the run; default runs/<gin file>"
-        )
-        parser.add_argument(
-            "--strategy", help="none, mirrored or multi_worker: replicas that share the updates"
-        )
-        _add_gin_flags(parser)
-
-    def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent.training import report
-        from fbrc_agent.training import trainer as driver
-
-        files = flags.gin_file or ["quickstart.gin"]
-        bindings = list(flags.gin_bindings)
-        if flags.strategy is not None:
-            bindings.append(f"train.strategy = {flags.strategy!r}")
-        _parse_gin(files, bindings)
-        stem = os.path.splitext(os.path.basename(files[-1]))[0]
-        root_dir = flags.root_dir or os.path.join("runs", stem)
-        print(report.table(driver.train(root_dir)))
-
-    return _run("train", "Train an algorithm on a fixed data set.", add_flags, body)
+    files = flags.gin_file or ["quickstart.gin"]
+    strategy = [] if flags.strategy is None else [f"train.strategy = {flags.strategy!r}"]
+    _parse_gin(files, [*flags.gin_bindings, *strategy])
+    stem = os.path.splitext(os.path.basename(files[-1]))[0]
+    print(report.table(trainer.train(flags.root_dir or os.path.join("runs", stem))))
 
 
-def export() -> int:
+@_command(
+    "Export the policy of a run.",
+    _flag("--root_dir", type=_path, required=True, help="directory of a run"),
+    _flag("--output", type=_path, required=True, help="directory of the model, e.g. models/hopper"),
+    _flag("--version", type=int, help="default: the one after the newest"),
+    _flag("--with_value", action="store_true", help="add the signature 'value', of the critic"),
+    _flag("--format", default="serving", help="serving (default) or tf_agents"),
+)
+def export(flags: argparse.Namespace) -> None:
     """fbrc-export: write the policy of a run as a SavedModel."""
+    from fbrc_agent.training import run_directory, run_policies, trainer
 
-    def add_flags(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--root_dir", type=_path, required=True, help="directory of a run")
-        parser.add_argument(
-            "--output", type=_path, required=True, help="directory of the model, e.g. models/hopper"
-        )
-        parser.add_argument("--version", type=int, help="default: the one after the newest")
-        parser.add_argument(
-            "--with_value", action="store_true", help="add the signature 'value', of the critic"
-        )
-        parser.add_argument("--format", default="serving", help="serving (default) or tf_agents")
-
-    def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent.training import run_directory, run_policies, trainer
-
-        run_directory.read_identity(flags.root_dir)
-        _parse_gin([os.path.join(flags.root_dir, "operative_config.gin")], [])
-        algorithm = trainer.configured_algorithm()
-        options = (flags.version, flags.format, flags.with_value)
-        print(run_policies.export_run(flags.root_dir, flags.output, algorithm, *options))
-
-    return _run("export", "Export the policy of a run.", add_flags, body)
+    run_directory.read_identity(flags.root_dir)
+    _parse_gin([os.path.join(flags.root_dir, "operative_config.gin")], [])
+    algorithm = trainer.configured_algorithm()
+    options = (flags.version, flags.format, flags.with_value)
+    print(run_policies.export_run(flags.root_dir, flags.output, algorithm, *options))
 
 
-def evaluate() -> int:
-    """fbrc-evaluate: run an exported policy in a task's environment."""
+@_command(
+    "Evaluate an exported policy.",
+    _flag("--policy", type=_path, required=True, help="a SavedModel, or a directory of versions"),
+    _flag("--task", help="D4RL task id or Gymnasium id; default: the model card's"),
+    _flag("--episodes", type=int, default=10, help="number of episodes"),
+    _flag("--seed", type=int, default=0, help="seed of the first episode"),
+)
+def evaluate(flags: argparse.Namespace) -> None:
+    """fbrc-evaluate: run an exported policy, of versions the newest, in a task's environment."""
+    from fbrc_agent.environments import gymnasium_environment
+    from fbrc_agent.environments.tasks import get_task
+    from fbrc_agent.evaluation import rollouts
+    from fbrc_agent.policies import model_card, policy_versions, saved_policy
+    from fbrc_agent.training import report
 
-    def add_flags(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            "--policy",
-            type=_path,
-            required=True,
-            help="a SavedModel, or a directory of versions, of which the newest is taken",
-        )
-        parser.add_argument(
-            "--task", help="D4RL task id or Gymnasium id; default: the model card's"
-        )
-        parser.add_argument("--episodes", type=int, default=10, help="number of episodes")
-        parser.add_argument("--seed", type=int, default=0, help="seed of the first episode")
-
-    def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent.environments import gymnasium_environment
-        from fbrc_agent.environments.tasks import get_task
-        from fbrc_agent.evaluation import rollouts as evaluation
-        from fbrc_agent.policies import model_card, policy_versions, saved_policy
-        from fbrc_agent.training import report
-
-        policy = policy_versions.newest(flags.policy)
-        task = get_task(flags.task or model_card.read_task(policy))
-        if task.environment is None:
-            raise InputError(f"--task {task.id}: there is no environment to evaluate it in.")
-        sizes = gymnasium_environment.sizes(task.environment)
-        action_fn = saved_policy.load_action_fn(policy, *sizes)
-        result = evaluation.evaluate(action_fn, task.environment, flags.episodes, flags.seed)
-        print(report.evaluation_table(task, result))
-
-    return _run("evaluate", "Evaluate an exported policy.", add_flags, body)
+    policy = policy_versions.newest(flags.policy)
+    task = get_task(flags.task or model_card.read_task(policy))
+    if task.environment is None:
+        raise InputError(f"--task {task.id}: there is no environment to evaluate it in.")
+    sizes = gymnasium_environment.sizes(task.environment)
+    action_fn = saved_policy.load_action_fn(policy, *sizes)
+    result = rollouts.evaluate(action_fn, task.environment, flags.episodes, flags.seed)
+    print(report.evaluation_table(task, result))
 
 
-def collect() -> int:
+@_command(
+    "Collect data with an online agent.",
+    _flag("--output", type=_path, required=True, help="HDF5 file to write"),
+    *_GIN_FLAGS,
+)
+def collect(flags: argparse.Namespace) -> None:
     """fbrc-collect: train SAC online and write what it saw as a D4RL-layout file."""
+    from fbrc_agent.experiments import collect as collector
 
-    def add_flags(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--output", type=_path, required=True, help="HDF5 file to write")
-        _add_gin_flags(parser)
-
-    def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent.experiments import collect as collector
-
-        if not flags.gin_file:
-            raise InputError("--gin_file is needed, for example collect/pendulum.gin.")
-        _parse_gin(flags.gin_file, flags.gin_bindings)
-        collector.collect(output=flags.output)
-
-    return _run("collect", "Collect data with an online agent.", add_flags, body)
+    if not flags.gin_file:
+        raise InputError("--gin_file is needed, for example collect/pendulum.gin.")
+    _parse_gin(flags.gin_file, flags.gin_bindings)
+    collector.collect(output=flags.output)
 
 
-def plot() -> int:
+@_command(
+    "Draw the learning curves of runs.",
+    _flag("root_dir", type=_path, nargs="+", help="directories of runs; seeds of one setting"),
+    _flag("--output", type=_path, help="PNG to write; default <first root_dir>/curves.png"),
+)
+def plot(flags: argparse.Namespace) -> None:
     """fbrc-plot: draw the learning curves of runs."""
+    from fbrc_agent.experiments import figures
 
-    def add_flags(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            "root_dir", type=_path, nargs="+", help="directories of runs; seeds of one setting"
-        )
-        parser.add_argument(
-            "--output", type=_path, help="PNG to write; default <first root_dir>/curves.png"
-        )
-
-    def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent.experiments import figures
-
-        print(figures.plot(flags.root_dir, flags.output))
-
-    return _run("plot", "Draw the learning curves of runs.", add_flags, body)
+    print(figures.plot(flags.root_dir, flags.output))
 
 
-def benchmark() -> int:
+@_command(
+    "Measure speed and memory.",
+    _flag("--output", type=_path, default="benchmark.json", help="JSON file to write"),
+    _flag("--quick", action="store_true", help="small sizes, to try it out"),
+    _flag("--rounds", type=int, help="rounds of each measurement"),
+    _flag("--only", nargs="+", action="extend", help="names of rows to measure"),
+    _flag("--serving", action="store_true", help="the rows of exported policies"),
+)
+def benchmark(flags: argparse.Namespace) -> None:
     """bin/benchmark: measure speed and memory side by side with SAC and CQL, print a table."""
+    from fbrc_agent.experiments import benchmark as bench
 
-    def add_flags(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            "--output", type=_path, default="benchmark.json", help="JSON file to write"
-        )
-        parser.add_argument("--quick", action="store_true", help="small sizes, to try it out")
-        parser.add_argument("--rounds", type=int, help="rounds of each measurement")
-        parser.add_argument("--only", nargs="+", action="extend", help="names of rows to measure")
-        parser.add_argument("--serving", action="store_true", help="the rows of exported policies")
-
-    def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent.experiments import benchmark as bench
-
-        bench.check_flags(flags.output, flags.rounds)
-        rows = bench.select_rows(flags.only, flags.serving)
-        sizes = bench.QUICK_SIZES if flags.quick else bench.SIZES
-        _parse_gin(["fbrc.gin"], sizes.bindings)
-        rounds = flags.rounds or (bench.QUICK_ROUNDS if flags.quick else bench.ROUNDS)
-        result = bench.run(rows, sizes, rounds)
-        json_files.write_json(flags.output, result)
-        print(bench.table(result))
-
-    return _run("benchmark", "Measure speed and memory.", add_flags, body)
+    bench.check_flags(flags.output, flags.rounds)
+    rows = bench.select_rows(flags.only, flags.serving)
+    sizes = bench.QUICK_SIZES if flags.quick else bench.SIZES
+    _parse_gin(["fbrc.gin"], sizes.bindings)
+    rounds = flags.rounds or (bench.QUICK_ROUNDS if flags.quick else bench.ROUNDS)
+    result = bench.run(rows, sizes, rounds)
+    json_files.write_json(flags.output, result)
+    print(bench.table(result))
 
 
-def reproduce() -> int:
+@_command(
+    "Run an experiment, the paper's or ours.",
+    _flag("name", help="name of the experiment, e.g. bandit"),
+    _flag("--quick", action="store_true", help="minutes on 2 cores"),
+    _flag("--root_dir", type=_path, help="directory to write; default runs/reproduce/<name>"),
+    _flag("--gin_bindings", nargs="+", action="extend", default=[], help="gin bindings"),
+)
+def reproduce(flags: argparse.Namespace) -> None:
     """fbrc-reproduce: run an experiment, the paper's or ours, and draw its figure."""
+    from fbrc_agent import experiments
 
-    def add_flags(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("name", help="name of the experiment, e.g. bandit")
-        parser.add_argument("--quick", action="store_true", help="minutes on 2 cores")
-        parser.add_argument(
-            "--root_dir", type=_path, help="directory to write; default runs/reproduce/<name>"
-        )
-        parser.add_argument("--gin_bindings", nargs="+", action="extend", help="gin bindings")
-
-    def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent import experiments
-
-        experiment = experiments.get(flags.name)
-        _parse_gin([], flags.gin_bindings or [])
-        root_dir = flags.root_dir or os.path.join("runs", "reproduce", flags.name)
-        print(experiments.run(experiment, root_dir, flags.quick))
-
-    return _run("reproduce", "Run an experiment, the paper's or ours.", add_flags, body)
+    experiment = experiments.get(flags.name)
+    _parse_gin([], flags.gin_bindings)
+    root_dir = flags.root_dir or os.path.join("runs", "reproduce", flags.name)
+    print(experiments.run(experiment, root_dir, flags.quick))
 
 
 COMMANDS = {
-    "train": train,
-    "export": export,
-    "evaluate": evaluate,
-    "collect": collect,
-    "plot": plot,
-    "benchmark": benchmark,
-    "reproduce": reproduce,
+    command.__name__: command
+    for command in (train, export, evaluate, collect, plot, benchmark, reproduce)
 }
 
 

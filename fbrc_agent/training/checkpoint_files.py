@@ -25,7 +25,7 @@ READ_ERRORS = (tf.errors.OpError, RuntimeError, ValueError, IndexError, TypeErro
 
 _STATE = "checkpoint"
 _FILE = re.compile(r"ckpt-(\d+)\.(index|data-\d{5}-of-\d{5}|manifest\.json)")
-_QUARANTINED = re.compile(r"damaged-(?:(\d+)-)?ckpt-(\d+)\..*")
+_QUARANTINED = "damaged-"
 # What TensorFlow writes before it renames it.
 _UNFINISHED = re.compile(r"ckpt-\d+_temp|.*\.tempstate\d+|checkpoint\.tmp.*")
 _HASH_BYTES = 1 << 20
@@ -142,23 +142,17 @@ def write_state(directory: str, newest: int) -> None:
 
 def prune(directory: str, keep: int) -> None:
     """Removes all but the newest checkpoints, and all but the newest quarantined ones."""
-    files, quarantined = _files(directory), _quarantined(directory)
-    for step in sorted(files)[:-keep]:
-        for name in sorted(files[step], key=lambda name: not name.endswith(".json")):
-            os.remove(os.path.join(directory, name))  # The manifest first.
-    for step_and_count in sorted(quarantined)[:-keep]:
-        for name in quarantined[step_and_count]:
-            os.remove(os.path.join(directory, name))
+    for files in (_files(directory), _files(directory, _QUARANTINED)):
+        for step in sorted(files)[:-keep]:
+            for name in sorted(files[step], key=lambda name: not name.endswith(".json")):
+                os.remove(os.path.join(directory, name))  # The manifest first.
 
 
 def quarantine(directory: str, step: int) -> str:
     """Renames the files of a checkpoint; returns the new prefix, without the directory."""
-    count = 1 + max((count for other, count in _quarantined(directory) if other == step), default=0)
-    prefix = f"damaged-ckpt-{step}" if count == 1 else f"damaged-{count}-ckpt-{step}"
     for name in _files(directory).get(step, []):
-        renamed = prefix + name[len(f"ckpt-{step}") :]
-        os.rename(os.path.join(directory, name), os.path.join(directory, renamed))
-    return prefix
+        os.replace(os.path.join(directory, name), os.path.join(directory, _QUARANTINED + name))
+    return f"{_QUARANTINED}ckpt-{step}"
 
 
 def remove_unfinished(directory: str, newest: Optional[int]) -> None:
@@ -173,23 +167,13 @@ def remove_unfinished(directory: str, newest: Optional[int]) -> None:
                 os.remove(os.path.join(directory, name))
 
 
-def _files(directory: str) -> dict[int, list[str]]:
-    """Returns the names of the files of each checkpoint, by step."""
+def _files(directory: str, prefix: str = "") -> dict[int, list[str]]:
+    """Returns the names of the files of each checkpoint, by step; with a prefix of the names."""
     files: dict[int, list[str]] = {}
     for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else []:
-        match = _FILE.fullmatch(name)
+        match = name.startswith(prefix) and _FILE.fullmatch(name[len(prefix) :])
         if match:
             files.setdefault(int(match.group(1)), []).append(name)
-    return files
-
-
-def _quarantined(directory: str) -> dict[tuple[int, int], list[str]]:
-    """Returns the names of quarantined files, by step and how often that step was damaged."""
-    files: dict[tuple[int, int], list[str]] = {}
-    for name in os.listdir(directory):
-        match = _QUARANTINED.fullmatch(name)
-        if match:
-            files.setdefault((int(match.group(2)), int(match.group(1) or 1)), []).append(name)
     return files
 
 

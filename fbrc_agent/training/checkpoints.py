@@ -10,17 +10,12 @@ from typing import Any, Callable, Optional
 
 import tensorflow as tf
 from tf_agents.agents import tf_agent
-from tf_agents.networks import network
 from tf_agents.train import learner
 
 from fbrc_agent import __version__
 from fbrc_agent.training import checkpoint_files
 from fbrc_agent.utils import json_files
 from fbrc_agent.utils.errors import InputError
-
-_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
-# Differing variables that a message names.
-_NAMED = 3
 
 
 def directory_of(stage_dir: str) -> str:
@@ -144,46 +139,24 @@ def _check_identity(prefix: str, identity: dict[str, str]) -> None:
 
 
 def _check_networks(prefix: str, agent: tf_agent.TFAgent) -> None:
-    """Checks that the networks in a checkpoint have the variables that the agent's have.
+    """Checks, by restoring it, that a checkpoint has what the agent has, of the same shapes.
 
     Raises:
-      InputError: If they do not.
+      InputError: If it does not.
     """
-    view = tf.train.TrackableView(agent)
-    parts = view.children(agent)
-    networks = {n: part for n, part in parts.items() if isinstance(part, network.Network)}
-    seen, differing = set(), []
-    shapes = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
-    for key, saved in sorted(shapes.items()):
-        path = key[: -len(_VALUE)].split("/")
-        is_slot = ".OPTIMIZER_SLOT" in path  # An optimizer's, which makes it at its first update.
-        if not key.endswith(_VALUE) or len(path) < 2 or path[1] not in networks or is_slot:
-            continue
-        variable = _follow(view, agent, path[1:])
-        seen.add(id(variable))
-        own = None if variable is None else tuple(variable.shape)
-        if own != tuple(saved):
-            name = "/".join(part.lstrip("_") for part in path[1:])
-            differing.append(f"{name} {tuple(saved)}, this run's is {own or 'not there'}")
-    for name, net in networks.items():
-        for variable in net.variables:
-            if id(variable) not in seen:
-                differing.append(
-                    f"no {name.lstrip('_')} {variable.name}, this run's is {tuple(variable.shape)}"
-                )
-    if differing:
-        more = f"; and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""
+    reason = ""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")  # It lists what such a restore leaves out.
+    try:
+        restored = tf.train.Checkpoint(agent=agent).read(prefix).expect_partial()
+        restored.assert_existing_objects_matched()
+    except (AssertionError, ValueError) as error:
+        reason = str(error).strip().rstrip(".")
+    finally:
+        logger.setLevel(level)
+    if reason:
         raise InputError(
-            f"{prefix} has {'; '.join(differing[:_NAMED])}{more}; give another root_dir to start "
-            "again."
+            f"{prefix} does not fit the agent of this run ({reason}); give another root_dir to "
+            "start again."
         )
-
-
-def _follow(view: tf.train.TrackableView, root: Any, path: list[str]) -> Any:
-    """Returns what a checkpoint's key leads to from the agent, or None."""
-    node = root
-    for part in path:
-        node = view.children(node).get(part.replace(".S", "/").replace("..", "."))
-        if node is None:
-            return None
-    return node

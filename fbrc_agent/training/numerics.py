@@ -18,7 +18,11 @@ _ARRAYS = ("observations", "actions", "rewards", "next_observations", "discounts
 
 
 class Numerics:
-    """Checks the numbers of an agent in training, and names likely causes of bad ones."""
+    """Checks the numbers of an agent in training, and names likely causes of bad ones.
+
+    Attributes:
+      max_q: The largest return that rewards and discount allow; inf if there is none.
+    """
 
     def __init__(self, algorithm: Algorithm, agent: tf_agent.TFAgent, offline: OfflineData):
         """Creates the checks.
@@ -59,13 +63,9 @@ class Numerics:
             value = float(bad.numpy()[~np.isfinite(bad.numpy())].flat[0])
             raise self._error(bad.name.split(":")[0], value, step)
 
-    def excessive_q(self, scalars: Mapping[str, float]) -> Optional[float]:
-        """Returns the largest mean |Q| among what is logged if it exceeds `max_q`, else None.
-
-        `max_q` is the largest return that rewards and discount allow: the critic diverges.
-        """
-        q = max([abs(scalars.get(name, 0.0)) for name in self._algorithm.q_names], default=0.0)
-        return q if q > self.max_q else None
+    def largest_q(self, scalars: Mapping[str, float]) -> float:
+        """Returns the largest mean |Q| of what is logged; beyond `max_q` the critic diverges."""
+        return max([abs(scalars.get(name, 0.0)) for name in self._algorithm.q_names], default=0.0)
 
     def likely_cause(self) -> str:
         """Returns a phrase on data, learning rates or settings that may have caused it."""

@@ -72,18 +72,9 @@ def check_identity(root_dir: str, run: Mapping[str, Any]) -> None:
 
 
 def write_operative_config(root_dir: str) -> None:
-    """Writes operative_config.gin: every value that was used, by this start of the run or before.
-
-    What an earlier start used and this one does not, such as the settings of a stage that is
-    complete, is kept.
-    """
-    sections = _sections(_read_operative_config(root_dir))
-    current = _sections(gin.operative_config_str(max_line_length=_LINE_LENGTH))
-    for heading, lines in current.items():
-        sections.setdefault(heading, {}).update(lines)
-    paragraphs = ["\n".join([*heading, *lines.values()]) for heading, lines in sections.items()]
+    """Writes operative_config.gin: every value that this start of the run has used so far."""
     path = os.path.join(root_dir, "operative_config.gin")
-    atomic_files.write_text(path, "\n\n".join(paragraphs) + "\n")
+    atomic_files.write_text(path, gin.operative_config_str(max_line_length=_LINE_LENGTH))
 
 
 def _identity(run: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,23 +98,6 @@ def _read_operative_config(root_dir: str) -> str:
             raise InputError(
                 f"{path} is not text ({error}); restore it, or take another directory."
             ) from error
-
-
-def _sections(config: str) -> dict[tuple[str, ...], dict[str, str]]:
-    """Returns the lines of a configuration that gin wrote, by comment lines above them and name.
-
-    gin writes the imports first, without a comment.
-    """
-    # gin rules a heading off with a line of the full length.
-    config = re.sub(r"^# =+$", "# " + "=" * 78, config, flags=re.MULTILINE)
-    sections = {}
-    for paragraph in filter(None, (text.strip() for text in config.split("\n\n"))):
-        lines = paragraph.splitlines()
-        heading = tuple(line for line in lines if line.startswith("#"))
-        sections[heading] = {
-            line.split(" = ")[0]: line for line in lines if not line.startswith("#")
-        }
-    return sections
 
 
 def _bindings(config: str) -> dict[str, str]:

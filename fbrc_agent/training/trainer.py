@@ -160,6 +160,7 @@ def train(
                         *(part.name, run.directory(part.name), networks[part.name]),
                         *(described, results[part.name]),
                     )
+        run_directory.write_operative_config(root_dir)
         last_step = results[algorithm.name]["steps"]
         records = run_log.read_metrics(root_dir)
         result = {

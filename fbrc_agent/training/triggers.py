@@ -6,7 +6,7 @@ because a run resumes after the checkpoint.
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 import tensorflow as tf
@@ -29,7 +29,7 @@ _EVALUATION_SEED = 1000
 
 
 class Trigger:
-    """Does nothing, at the multiples of an interval.
+    """Acts at the multiples of an interval, and at the ends of a stage if it says so.
 
     TF-Agents' `IntervalTrigger` counts from where the run was resumed.
 
@@ -44,11 +44,17 @@ class Trigger:
         """Returns whether a step is a multiple of the interval."""
         return step > 0 and self.interval > 0 and step % self.interval == 0
 
+    def act(self, step: int) -> None:
+        """Does what the trigger is for."""
+        raise NotImplementedError
+
     def at_start(self, step: int) -> None:
         """Called before the first update; `step` is that of the checkpoint, or 0."""
 
     def at_step(self, step: int) -> None:
         """Called after some updates; no call has passed over a multiple of the interval."""
+        if self.is_due(step):
+            self.act(step)
 
     def at_completion(self, step: int) -> None:
         """Called after the last update of the stage."""
@@ -81,31 +87,24 @@ class LogNumbers(Trigger):
 
         self._measure = common.function(measure)
 
-    def at_step(self, step: int) -> None:
-        """Logs.
+    def measure(self, experience: types.NestedTensor) -> Mapping[str, float]:
+        """Returns losses and diagnostics of a batch, without an update."""
+        return {name: float(value) for name, value in self._measure(experience).items()}
 
-        Raises:
-          NotFiniteError: If a number is NaN or infinite.
-        """
-        if not self.is_due(step):
-            return
+    def act(self, step: int) -> None:
+        """Logs; raises NotFiniteError if a number is NaN or infinite."""
         scalars = self.measure(self._batch)
         self._log.write(step, scalars)
         self._numerics.check_losses(step, scalars)
-        q = self._numerics.excessive_q(scalars)
-        if q is not None and not self._has_diverged:
+        q, bound = self._numerics.largest_q(scalars), self._numerics.max_q
+        if q > bound and not self._has_diverged:
             self._has_diverged = True
-            bound = self._numerics.max_q
             self._log.write_event(step, "diverged", q=q, bound=bound)
             self._log.warn(
                 f"the critic diverges: at step {step} of the {self._log.stage} stage its mean |Q| "
                 f"is {q:.4g}, but rewards and gamma allow returns up to {bound:.4g} only; "
                 + self._numerics.likely_cause()
             )
-
-    def measure(self, experience: types.NestedTensor) -> Mapping[str, float]:
-        """Returns losses and diagnostics of a batch, without an update."""
-        return {name: float(value) for name, value in self._measure(experience).items()}
 
 
 class Evaluate(Trigger):
@@ -140,17 +139,13 @@ class Evaluate(Trigger):
         if self.is_due(step):
             self.at_completion(step)
 
-    def at_step(self, step: int) -> None:
-        """Evaluates at the multiples of the interval."""
-        if self.is_due(step):
-            self._evaluate(step)
-
     def at_completion(self, step: int) -> None:
         """Evaluates the last update, unless it has been."""
         if not has_scores(self._log.records, step):
-            self._evaluate(step)
+            self.act(step)
 
-    def _evaluate(self, step: int) -> None:
+    def act(self, step: int) -> None:
+        """Evaluates; a signal cuts it short, and the run makes up for it when it resumes."""
         if self._num_episodes < 1 or self._task.environment is None:
             return
         # A new function starts its random numbers again: those of an evaluation do not depend on
@@ -165,7 +160,7 @@ class Evaluate(Trigger):
             score: Optional[float] = None
             if self._task.reference_scores is not None:
                 score = float(self._task.normalized_score(result.return_mean))
-            scores: dict[str, Any] = {
+            scores = {
                 "return_mean": result.return_mean,
                 "return_std": result.return_std,
                 "length_mean": float(np.mean(result.lengths)),
@@ -178,42 +173,26 @@ class Evaluate(Trigger):
 
 
 class Export(Trigger):
-    """Exports the policy after each evaluation."""
+    """Exports the policy after each evaluation, or what an earlier start has not exported."""
 
     def __init__(self, interval: int, policies: RunPolicies, log: StageLog):
         super().__init__(interval)
         self._policies, self._log = policies, log
 
-    def at_start(self, step: int) -> None:
-        """Exports what a signal kept an earlier start from exporting."""
-        self.at_step(step)
-
-    def at_step(self, step: int) -> None:
-        """Exports at the multiples of the interval."""
-        if self.is_due(step):
-            self.at_completion(step)
-
-    def at_completion(self, step: int) -> None:
+    def act(self, step: int) -> None:
         """Exports the policy, unless a signal cut its evaluation short."""
         if signals.requested() is None:
             self._policies.write(step, self._log.records)
 
+    at_start, at_completion = Trigger.at_step, act
+
 
 class WatchWeights(Trigger):
-    """Checks weights, targets and temperature before each checkpoint."""
+    """Checks weights, targets and temperature before each checkpoint; raises NotFiniteError."""
 
     def __init__(self, interval: int, numerics: Numerics):
         super().__init__(interval)
-        self._numerics = numerics
-
-    def at_step(self, step: int) -> None:
-        """Checks at the multiples of the interval; raises NotFiniteError."""
-        if self.is_due(step):
-            self._numerics.check_weights(step)
-
-    def at_exit(self, step: int) -> None:
-        """Checks at the end; raises NotFiniteError."""
-        self._numerics.check_weights(step)
+        self.act = self.at_exit = numerics.check_weights  # type: ignore[method-assign]
 
 
 class SaveCheckpoint(Trigger):
@@ -221,13 +200,4 @@ class SaveCheckpoint(Trigger):
 
     def __init__(self, interval: int, saver: Saver):
         super().__init__(interval)
-        self._saver = saver
-
-    def at_step(self, step: int) -> None:
-        """Saves at the multiples of the interval."""
-        if self.is_due(step):
-            self._saver.save(step)
-
-    def at_exit(self, step: int) -> None:
-        """Saves at the end."""
-        self._saver.save(step)
+        self.act = self.at_exit = saver.save  # type: ignore[method-assign]

@@ -86,8 +86,8 @@ def numbers(agent):
 def test_a_critic_beyond_any_return_diverges():
     checked = numbers(_Agent())  # |reward| is at most 2, so |return| at most 20.
     assert checked.max_q == pytest.approx(20.0)
-    assert checked.excessive_q({"q_data": -19.9, "q_policy": 19.9}) is None
-    assert checked.excessive_q({"q_data": 0.0, "q_policy": -20.5}) == 20.5
+    assert checked.largest_q({"q_data": -19.9, "q_policy": 19.8}) == 19.9 < checked.max_q
+    assert checked.largest_q({"q_data": 0.0, "q_policy": -20.5}) == 20.5 > checked.max_q
     assert checked.likely_cause() == "likely cause: toy.weight is 0"
 
 

@@ -8,13 +8,11 @@ import subprocess
 import sys
 import time
 
-import gin
 import h5py
 import numpy as np
 import pytest
 
 from fbrc_agent import cli
-from fbrc_agent.training import run_directory
 from tests.helpers import tiny_runs
 
 FBRC_LOSSES = {
@@ -361,32 +359,6 @@ def test_refuses_the_directory_of_a_run_on_other_data(tiny_run, tmp_path, capsys
 )
 def test_refuses_arguments_that_do_not_fit(tmp_path, pendulum_data, capsys, options, message):
     assert message in refuse(capsys, tmp_path / "run", pendulum_data, **options)
-
-
-# The pieces of operative_config.gin.
-
-
-def test_operative_config_keeps_what_an_earlier_start_used(tmp_path):
-    path = tmp_path / "operative_config.gin"
-    kept = "# Parameters for BehaviorAgent:\n# ====\nBehaviorAgent.name = %NAME\n"
-    path.write_text(f"# Macros:\n# ====\nNAME = 'b'\n\n{kept}")
-    gin.clear_config()
-    gin.parse_config("SIZE = 3\nmeasure_of_tests.size = %SIZE")
-    measure_of_tests()
-    run_directory.write_operative_config(str(tmp_path))
-    gin.clear_config()
-    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
-    assert sorted(filter(None, lines)) == [
-        "BehaviorAgent.name = %NAME",
-        "NAME = 'b'",
-        "SIZE = 3",
-        "measure_of_tests.size = %SIZE",
-    ]
-
-
-@gin.configurable
-def measure_of_tests(size=1):
-    return size
 
 
 def test_table_of_the_command_is_printed(tiny_run, pendulum_data, capsys):
