@@ -159,14 +159,19 @@ def _runs(w, good):
         return root_dir
 
     line = b'{"stage": "fbrc", "step": 1, "seconds": 1.0, "critic_loss": 1.0}\n'
-    run("run_begun", {"operative_config.gin": b""})
+    config = (
+        b"import fbrc_agent.agents.fbrc\nimport fbrc_agent.training.trainer\n"
+        b"train.algorithm = @fbrc()\n"
+    )
+    run("run_begun", {"operative_config.gin": config})
+    run("run_of_no_algorithm", {"operative_config.gin": b""})
     run("run_without_config")
     run("run_of_hopper", {"metrics.jsonl": line}, task="Hopper-v4")
     run("run_of_other_data", {"metrics.jsonl": line}, data={**data, "checksum": "0" * 64})
     run("run_of_seed_1", {"metrics.jsonl": line}, seed=1)
     run("run_whole", {"metrics.jsonl": line})
     sizeless = {key: value for key, value in data.items() if key != "action_size"}
-    run("run_sizes", {"operative_config.gin": b""}, data=sizeless)
+    run("run_sizes", {"operative_config.gin": config}, data=sizeless)
     run("run_json", {"run.json": b"{"})
     run("run_json_list", {"run.json": b"[]"})
     run("run_json_short", {"run.json": json.dumps({**identity, "data": {}}).encode()})
@@ -334,9 +339,9 @@ CASES = [
     _of_binding("train.pretrained = {'mu': 'x'}", r"'fbrc' takes the networks of \['behavior'\]"),
     _of_binding("load_dataset.action_bounds = (2, -2)", r"\[2.0\] and \[-2.0\]; each minimum must"),
     _of_binding("load_dataset.action_bounds = 3", r"is 3; it must be \(minimum, maximum\)"),
-    _of_binding("FbrcAgent.gamma = 'a'", "FbrcAgent.gamma is 'a'; it must be a number from 0 to 1"),
-    _of_binding("FbrcAgent.gamma = 1.5", "FbrcAgent.gamma is 1.5; it must be a number from 0 to 1"),
-    _of_binding("FbrcAgent.gamma = %TASK", "FbrcAgent.gamma is 'Pendulum-v1'; it must be a number"),
+    _of_binding("FbrcAgent.gamma = 'a'", "gamma is 'a'; it must be a .* from 0 to 1.* 'FbrcAgent'"),
+    _of_binding("FbrcAgent.gamma = 1.5", "gamma is 1.5; it must be a number from 0 to 1"),
+    _of_binding("FbrcAgent.gamma = %TASK", "gamma is 'Pendulum-v1'; it must be a number"),
     _of_binding("FbrcAgent.target_update_tau = 0", "tau is 0; it must be a number above 0"),
     _of_binding("FbrcAgent.target_update_period = 0", "period is 0; it must be an integer of 1"),
     _of_binding("FbrcAgent.gradient_penalty_weight = -1.0", "weight is -1.0; .* of 0 or more"),
@@ -347,22 +352,34 @@ CASES = [
     _of_binding("FbrcAgent.share_actor_sample = 1", "is 1; it must be True or False"),
     _of_binding("FbrcAgent.actor_optimizer = 'adam'", f"actor_optimizer is 'adam'; {_OPTIMIZER}"),
     _of_binding("FbrcAgent.critic_optimizer = None", f"critic_optimizer is None; {_OPTIMIZER}"),
-    _of_binding("BehaviorAgent.optimizer = @Adam", f"BehaviorAgent.optimizer is .*; {_OPTIMIZER}"),
-    _of_binding("actor/Adam.learning_rate = -1.0", "FbrcAgent.actor_optimizer is -1; .* above 0"),
-    _of_binding("actor/Adam.learning_rate = 'fast'", r"actor/Adam cannot be made .*'fast'.*mend"),
-    _of_binding("PiecewiseConstantDecay.values = (1e-3,)", "PiecewiseConstantDecay cannot be made"),
+    _of_binding(
+        "BehaviorAgent.optimizer = @Adam", f"optimizer is .*; {_OPTIMIZER}.*'BehaviorAgent'"
+    ),
+    _of_binding("actor/Adam.learning_rate = -1.0", "rate of actor_optimizer is -1.*; .* above 0"),
+    _of_binding(
+        "actor/Adam.learning_rate = 'fast'", "'fbrc' cannot be made: .*'fast'.* 'Adam' .*'actor'"
+    ),
+    _of_binding(
+        "PiecewiseConstantDecay.values = (1e-3,)", "'behavior' cannot be made: .*'PiecewiseConst"
+    ),
     _of_binding("MixtureBehaviorNetwork.num_components = 0", "components is 0; it must be an int"),
     _of_binding("MixtureBehaviorNetwork.fc_layer_params = 16", f"params is 16; {_LAYERS}"),
     _of_binding("create_offset_network.fc_layer_params = (0,)", rf"params is \(0,\); {_LAYERS}"),
     _of_binding("create_actor_network.fc_layer_params = 'ab'", f"params is 'ab'; {_LAYERS}"),
     _of_binding("create_actor_network.log_std_bounds = (2, -20)", r"is \(2, -20\); .* lower one f"),
-    _of_collect("LEVEL = 'good'", "collect.level is 'good', where one of random, medium"),
-    _of_collect("SEED = 'a'", "collect.seed is 'a', where an integer of 0 or more"),
-    _of_collect("collect.num_transitions = 2.5", "num_transitions is 2.5, where an integer of 2"),
-    _of_collect("collect.medium_return = 'x'", "medium_return is 'x', where a finite number"),
-    _of_collect("collect.medium_return = None", "collect.medium_return is not set, which the"),
+    _of_collect(
+        "LEVEL = 'good'", "collect.level is 'good'; it must be 'random', 'medium', 'medium-re"
+    ),
+    _of_collect("SEED = 'a'", "collect.seed is 'a'; it must be an integer of 0 or more"),
+    _of_collect(
+        "collect.num_transitions = 2.5", "num_transitions is 2.5; it must be an integer of 2"
+    ),
+    _of_collect("collect.medium_return = 'x'", "medium_return is 'x'; it must be a finite number"),
+    _of_collect("collect.medium_return = None", "collect.medium_return is None; the level 'medium"),
     _of_collect("TASK = 'pen-human-v1'", "'pen-human-v1' has no Gymnasium environment"),
-    _of_collect("OnlineSac.batch_size = 0", "OnlineSac.batch_size is 0, where an integer of 1"),
+    _of_collect(
+        "OnlineSac.batch_size = 0", "OnlineSac.batch_size is 0; it must be an integer of 1"
+    ),
     _of_collect("make_sac_agent.gamma = 3.0", "gamma is 3.0; it must be a number from 0 to 1"),
     # Data files.
     _of_data("none", "there is no such file; the data source must be an HDF5 file"),
@@ -429,15 +446,19 @@ CASES = [
     _of_run("run_behavior_short", rf"/network\.json .* no entry 'algorithm'; {_RESTORE}"),
     _of_run("run_index", "/trained/weights cannot be read .*; remove .*/trained, and the run"),
     _of_run("run_weights", "/trained/weights cannot be read .*; remove .*/trained, and the run"),
-    _of_run("run_architecture", r"/trained/weights cannot be read .*\(16,\).*\(32,\).*; remove"),
+    _of_run("run_architecture", r"/trained/weights cannot be read .*\(32,\).*\(16,\).*; remove"),
     (["export", "--root_dir", "{w}/none", "--output", "{w}/o"], "/none holds no run: there is no"),
     (
         ["export", "--root_dir", "{w}/run_begun", "--output", "{w}/o"],
-        "is None; it must be one, such as @fbrc",
+        "There is no checkpoint in .*/run_begun/fbrc/train/checkpoints yet",
     ),
     (
         ["export", "--root_dir", "{w}/run_without_config", "--output", "{w}/o"],
         "operative_config.gi",
+    ),
+    (
+        ["export", "--root_dir", "{w}/run_of_no_algorithm", "--output", "{w}/o"],
+        r"train\.algorithm is None; it must be one, such as @fbrc\(\)",
     ),
     (["export", "--root_dir", "{w}/run_config", "--output", "{w}/o"], r"config\.gin, line 1"),
     (["export", "--root_dir", "{w}/run_json", "--output", "{w}/o"], r"/run\.json is not the JSON"),

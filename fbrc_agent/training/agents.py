@@ -38,15 +38,10 @@ def create(
     for stage in algorithm.stages:
         try:
             agents[stage.name] = stage.create_agent(time_step_spec, action_spec, seed, networks)
-        except InputError:
-            raise
         except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
             # The last error before the original one: in it gin names the configurable concerned.
             reason = " ".join(str(os_errors.gin_chain(error)[-2:][0]).split()).rstrip(".")
-            raise InputError(
-                f"The agent of '{stage.name}' cannot be made with its gin bindings ({reason}); "
-                "correct those of the arguments concerned."
-            ) from error
+            raise InputError(f"The agent of '{stage.name}' cannot be made: {reason}.") from error
         if stage.trained_network is not None:
             networks[stage.name] = stage.trained_network(agents[stage.name])
     return agents, networks
