@@ -1,6 +1,7 @@
 """The arguments that `SacAgent` and `OfflineSacAgent` take: names and ranges."""
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from tf_agents.agents.sac import sac_agent
@@ -24,7 +25,7 @@ _INTEGERS: dict[str, dict[str, Any]] = {
     "seed": {"low": -(2**31), "high": 2**31 - 1, "optional": True},
 }
 _OWN_FLAGS = ("include_critic_entropy_term", "share_actor_sample", "jit_compile")
-# By the names of all of them a subclass hands its own on.
+# All of them, for a subclass to pass on.
 NAMES = (
     *list(inspect.signature(sac_agent.SacAgent.__init__).parameters)[1:],
     *("reward_bonus", "seed"),
@@ -32,8 +33,8 @@ NAMES = (
 )
 
 
-def check(**arguments: Any) -> None:
-    """Refuses values of the wrong type or out of range with a ValueError.
+def check(arguments: Mapping[str, Any]) -> None:
+    """Refuses values of the wrong type or out of range with a ValueError; ignores other names.
 
     An optimizer may be None, for an agent that is not trained.
     """

@@ -80,10 +80,9 @@ class BehaviorAgent(tf_agent.TFAgent):
           ValueError: If `behavior_network` does not give a distribution over `action_spec`, a
             number is out of its range, or an optimizer is none.
         """
-        tf.Module.__init__(self, name=name)
-        arguments.check(initial_log_alpha=initial_log_alpha, seed=seed)
-        arguments.check(target_entropy=target_entropy, alpha_optimizer=alpha_optimizer)
+        arguments.check(locals())
         checks.check_optimizer("optimizer", optimizer)
+        tf.Module.__init__(self, name=name)
         network_checks.check_specs(time_step_spec, action_spec)
         time_step_spec, action_spec = tensor_spec.from_spec((time_step_spec, action_spec))
         network_checks.check_behavior_network(
@@ -130,9 +129,8 @@ class BehaviorAgent(tf_agent.TFAgent):
 
     def _terms(self, experience, weights, training: bool) -> BehaviorLossInfo:
         """Returns both losses, the mean log-likelihood and the mean entropy, scalars in nats."""
-        transition = self._as_transition(experience)
+        time_steps, policy_steps, _ = transition = self._as_transition(experience)
         network_checks.check_batch(transition, weights)
-        time_steps, policy_steps, _ = transition
         behavior = critic_network.behavior_distribution(
             self._behavior_network, time_steps.observation, time_steps.step_type, training
         )

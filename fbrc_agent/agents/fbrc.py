@@ -10,7 +10,6 @@ from typing import Callable, Optional
 
 import gin
 import tensorflow as tf
-from tf_agents.agents.sac import sac_agent
 from tf_agents.networks import network
 from tf_agents.policies import actor_policy, tf_policy
 from tf_agents.train.utils import train_utils
@@ -23,7 +22,9 @@ from fbrc_agent.networks import critic_network as critic_networks
 from fbrc_agent.utils import checks
 
 FbrcLossInfo = collections.namedtuple(
-    "FbrcLossInfo", (*sac_agent.SacLossInfo._fields, "gradient_penalty", "behavior_log_prob")
+    "FbrcLossInfo",
+    # The first three are those of `SacLossInfo`.
+    ("critic_loss", "actor_loss", "alpha_loss", "gradient_penalty", "behavior_log_prob"),
 )
 
 PENALTY_ACTIONS = ("policy", "data")
@@ -120,7 +121,7 @@ class FbrcAgent(offline_sac.OfflineSacAgent):
           actor_optimizer: Optimizer of the actor.
           critic_optimizer: Optimizer of both offset networks.
           alpha_optimizer: Optimizer of the temperature.
-          behavior_network: mu, fitted (see `BehaviorAgent`): a stateless network from observations
+          behavior_network: mu, trained (see `BehaviorAgent`): a stateless network from observations
             to a nest of distributions like `action_spec`, of any kind that has a `log_prob`. It is
             never trained here, and saved with the agent.
           gradient_penalty_weight: lambda of eq. 7; the paper's value is 0.1.
@@ -168,13 +169,12 @@ class FbrcAgent(offline_sac.OfflineSacAgent):
           ValueError: If a network does not fit the specs (see `network_checks`), `behavior_network`
             does not give distributions over `action_spec`, or a wrapped critic holds another
             behavior network, or is given where there is no offset.
-          ValueError: If `penalty_actions` or `regularization` is not one of the values above, or
-            `td_errors_loss_fn` is no function.
+          ValueError: If a number, flag, name, optimizer or loss function is not as above.
           ValueError: If `jit_compile` meets debug summaries, an optimizer that is not Keras', or a
             strategy of other than one device.
           NotImplementedError: If actions are discrete.
         """
-        given = dict(locals())
+        given = dict(locals())  # The arguments by name.
         checks.check_number("gradient_penalty_weight", gradient_penalty_weight, low=0)
         checks.check_choice("penalty_actions", penalty_actions, PENALTY_ACTIONS)
         checks.check_choice("regularization", regularization, REGULARIZATIONS)
@@ -210,9 +210,13 @@ class FbrcAgent(offline_sac.OfflineSacAgent):
     # The losses, per example: `[B]`, or `[B, T]` of recurrent networks.
 
     def _critic_loss(self, states, actions, next_time_steps, td_error, training):
-        """Returns eq. 7, and its parts by the names of `FbrcLossInfo`.
+        """Returns eq. 7, and its parts by the names of fields of `FbrcLossInfo`.
 
-        sum_i J(O_i + log mu) + lambda * sum_i ||grad_a O_i(s, a~)||^2,  a~ ~ pi(.|s)
+            sum_i (y - O_i(s, a) - log mu(a|s))^2 + lambda sum_i ||grad_a O_i(s, a~)||^2,
+
+            y = r + bonus + gamma d min_j Q'_j(s', a'),  a' ~ pi(.|s'),  a~ ~ pi(.|s).
+
+        The first sum is `super()`'s; another `regularization` has another penalty.
         """
         log_mu = tf.stop_gradient(self._log_mu(states, actions))
         td_loss, _ = super()._critic_loss(
@@ -282,17 +286,14 @@ class FbrcAgent(offline_sac.OfflineSacAgent):
             gradient is added to, what "fisher" draws grad_a Q_i to, and with "gradient_penalty"
             what no loss knows of.
         """
-        outer_shape = states.time_steps.step_type.shape
+        observation, step_type = states.time_steps.observation, states.time_steps.step_type
 
         def norm(function):
-            return tf.sqrt(
-                action_gradient.squared_norm(
-                    action_gradient.of_function(function, actions, outer_shape), outer_shape.rank
-                )
-            )
+            gradient = action_gradient.of_function(function, actions, step_type.shape)
+            return tf.sqrt(action_gradient.squared_norm(gradient, step_type.shape.rank))
 
         norms = [
-            norm(lambda a, net=net: super(FbrcAgent, self)._q_values([net], states, a)[0])
+            norm(lambda a, net=net: net((observation, a), step_type=step_type, training=False)[0])
             for net in self._learned
         ]
         return {

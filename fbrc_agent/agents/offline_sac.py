@@ -73,9 +73,6 @@ class OfflineSacAgent(sac_agent.SacAgent):
         action_spec: types.NestedTensorSpec,
         critic_network: network.Network,
         actor_network: network.Network,
-        critic_network_2: Optional[network.Network] = None,
-        target_critic_network: Optional[network.Network] = None,
-        target_critic_network_2: Optional[network.Network] = None,
         reward_bonus: types.Float = 0.0,
         include_critic_entropy_term: bool = True,
         share_actor_sample: bool = False,
@@ -84,29 +81,20 @@ class OfflineSacAgent(sac_agent.SacAgent):
         **sac_arguments: Any,
     ):
         """Creates the agent; arguments and exceptions are `SacAgent`'s and as of `FbrcAgent`."""
-        arguments.check(
-            **sac_arguments,
-            reward_bonus=reward_bonus,
-            include_critic_entropy_term=include_critic_entropy_term,
-            share_actor_sample=share_actor_sample,
-            seed=seed,
-            jit_compile=jit_compile,
-        )
+        arguments.check({**locals(), **sac_arguments})
         network_checks.check_specs(time_step_spec, action_spec)
         time_step_spec, action_spec = tensor_spec.from_spec((time_step_spec, action_spec))
         self._check_action_spec(action_spec)
         critic_spec = (time_step_spec.observation, action_spec)
         if actor_network:
             network_checks.check_input_spec("actor_network", actor_network, critic_spec[0])
-        given = {
-            "critic_network": critic_network,
-            "critic_network_2": critic_network_2,
-            "target_critic_network": target_critic_network,
-            "target_critic_network_2": target_critic_network_2,
-        }
-        given = {k: v for k, v in given.items() if v is not None or k == "critic_network"}
+        given = {"critic_network": critic_network}
+        for name in ("critic_network_2", "target_critic_network", "target_critic_network_2"):
+            net = sac_arguments.pop(name, None)
+            if net is not None:
+                given[name] = net
         network_checks.check_critics(given, critic_spec)
-        is_copy_of_built = critic_network_2 is None and network_checks.has_weights(critic_network)
+        is_built = network_checks.has_weights(critic_network)
         super().__init__(
             time_step_spec,
             action_spec,
@@ -116,14 +104,12 @@ class OfflineSacAgent(sac_agent.SacAgent):
         )
         for argument, net in given.items():
             network_checks.check_values(argument, net, critic_spec)
-        if is_copy_of_built:
+        if is_built and "critic_network_2" not in given:
             network_checks.check_critics_differ(critic_network, self._critic_network_2)
         self._reward_bonus = reward_bonus
         self._include_critic_entropy_term = include_critic_entropy_term
         self._share_actor_sample = share_actor_sample
         self._seed = seed
-        self._critics = (self._critic_network_1, self._critic_network_2)
-        self._target_critics = (self._target_critic_network_1, self._target_critic_network_2)
         self._update = self._update_networks
         if jit_compile:
             self._update = updates.compile_update(
@@ -139,10 +125,16 @@ class OfflineSacAgent(sac_agent.SacAgent):
         """The temperature."""
         return tf.exp(self._log_alpha)
 
-    def _make_critics(
-        self, given: Mapping[str, network.Network], critic_spec: types.NestedTensorSpec
-    ) -> Mapping[str, network.Network]:
-        """Returns the critics Q, made of the networks that are given for them."""
+    @property
+    def _critics(self) -> tuple[network.Network, network.Network]:
+        return self._critic_network_1, self._critic_network_2
+
+    @property
+    def _target_critics(self) -> tuple[network.Network, network.Network]:
+        return self._target_critic_network_1, self._target_critic_network_2
+
+    def _make_critics(self, given: Mapping[str, network.Network], critic_spec: Any):
+        """Returns the critics Q, made of the networks given for them by `SacAgent`'s names."""
         return given
 
     def _behavior(self, time_steps: ts.TimeStep) -> Optional[types.NestedDistribution]:
@@ -158,9 +150,9 @@ class OfflineSacAgent(sac_agent.SacAgent):
         training: bool,
         **critic_arguments: Any,
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Returns sum_i J(Q_i) = sum_i (y - Q_i(s, a))^2, y as of `_td_targets`.
+        """Returns sum_i J(Q_i) = sum_i (y - Q_i(s, a))^2, y as of `_td_targets`; and its own terms.
 
-        And terms of the loss, by the names of those fields of `loss_info_class` that are not SAC's.
+        The latter are those fields of `loss_info_class`, by name, that `SacLossInfo` does not have.
         """
         targets = tf.stop_gradient(self._td_targets(next_time_steps, td_error))
         q_values = self._q_values(self._critics, states, actions, training, **critic_arguments)
@@ -181,7 +173,7 @@ class OfflineSacAgent(sac_agent.SacAgent):
     def _actor_loss(self, states: States) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns alpha log pi(a|s) - min_i Q_i(s, a), a ~ pi(.|s), and log pi(a|s)."""
         actions, log_pi = self._sample(states.policy, ACTOR)
-        q_values = tf.minimum(*self._q_values(self._critics, states, actions))
+        q_values = self._min_q(states, actions)
         loss = tf.cast(self.alpha, log_pi.dtype) * log_pi - q_values
         self._actor_loss_debug_summaries(loss, actions, log_pi, q_values, states.time_steps)
         return loss, log_pi
@@ -210,11 +202,9 @@ class OfflineSacAgent(sac_agent.SacAgent):
         ]
 
     def _states(self, time_steps: ts.TimeStep, training: bool = False) -> States:
-        policy = self._policy_distribution(time_steps, training)
-        return States(time_steps, policy, self._behavior(time_steps))
+        return States(time_steps, self._pi(time_steps, training), self._behavior(time_steps))
 
-    def _policy_distribution(self, time_steps, training: bool) -> types.NestedDistribution:
-        """Returns pi(.|s)."""
+    def _pi(self, time_steps: ts.TimeStep, training: bool) -> types.NestedDistribution:
         batch_size = nest_utils.get_outer_shape(time_steps, self.time_step_spec)[0]
         policy = self._train_policy if training else self._policy
         state = policy.get_initial_state(batch_size)
@@ -226,7 +216,7 @@ class OfflineSacAgent(sac_agent.SacAgent):
         return actions, common.log_probability(policy, actions, self.action_spec)
 
     def _actions_and_log_probs(self, time_steps, training=False):
-        return self._sample(self._policy_distribution(time_steps, training), TEMPERATURE)
+        return self._sample(self._pi(time_steps, training), TEMPERATURE)
 
     def critic_loss(
         self,
@@ -244,10 +234,8 @@ class OfflineSacAgent(sac_agent.SacAgent):
         nest_utils.assert_same_structure(next_time_steps, self.time_step_spec)
         td_error = TdError(td_errors_loss_fn, gamma, reward_scale_factor)
         states = self._states(time_steps)
-        loss, _ = self._mean_critic_loss(
-            states, actions, next_time_steps, weights, training, td_error
-        )
-        return loss
+        batch = (states, actions, next_time_steps, weights)
+        return self._mean_critic_loss(*batch, training, td_error)[0]
 
     def actor_loss(self, time_steps, weights=None, training=True) -> tf.Tensor:
         """Returns the actor loss, a scalar; arguments as in `SacAgent.actor_loss`."""
@@ -257,16 +245,12 @@ class OfflineSacAgent(sac_agent.SacAgent):
     def alpha_loss(self, time_steps, weights=None, training=False) -> tf.Tensor:
         """Returns the temperature's loss, a scalar; arguments as in `SacAgent.alpha_loss`."""
         nest_utils.assert_same_structure(time_steps, self.time_step_spec)
-        return self._mean_alpha_loss(self._actions_and_log_probs(time_steps)[1], weights)
+        return self._mean_alpha_loss(time_steps, None, weights)
 
-    def _mean_critic_loss(
-        self, states, actions, next_time_steps, weights, training, td_error=None
-    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        td_error = td_error or TdError(
-            self._td_errors_loss_fn, self._gamma, self._reward_scale_factor
-        )
+    def _mean_critic_loss(self, states, actions, next_steps, weights, training, td_error=None):
+        own = TdError(self._td_errors_loss_fn, self._gamma, self._reward_scale_factor)
         with tf.name_scope("critic_loss"):
-            loss, terms = self._critic_loss(states, actions, next_time_steps, td_error, training)
+            loss, terms = self._critic_loss(states, actions, next_steps, td_error or own, training)
             regularization = [loss for critic in self._critics for loss in critic.losses]
             means = {name: self._mean(term, weights) for name, term in terms.items()}
             return self._mean(loss, weights, regularization), means
@@ -277,9 +261,11 @@ class OfflineSacAgent(sac_agent.SacAgent):
             regularization = self._actor_network.losses if self._actor_network else None
             return self._mean(loss, weights, regularization), log_pi
 
-    def _mean_alpha_loss(self, log_pi, weights) -> tf.Tensor:
+    def _mean_alpha_loss(self, time_steps, actor_log_pi, weights) -> tf.Tensor:
         with tf.name_scope("alpha_loss"):
-            return self._mean(self._alpha_loss(log_pi), weights)
+            if actor_log_pi is None or not self._share_actor_sample:
+                _, actor_log_pi = self._actions_and_log_probs(time_steps)
+            return self._mean(self._alpha_loss(actor_log_pi), weights)
 
     def _mean(self, per_example, weights, regularization_loss=None) -> tf.Tensor:
         """Returns the mean over the global batch of `[B]`, or of `[B, T]` summed over time."""
@@ -292,8 +278,7 @@ class OfflineSacAgent(sac_agent.SacAgent):
         ).total_loss
 
     def _train(self, experience, weights):
-        time_steps, policy_steps, next_time_steps = self._checked_transition(experience, weights)
-        losses = self._update(time_steps, policy_steps.action, next_time_steps, weights)
+        losses = self._update(*self._batch(experience, weights), weights)
         for name, loss in zip(("Critic", "Actor", "Alpha"), losses):  # XLA drops the update's own.
             tf.debugging.check_numerics(loss, f"{name} loss is inf or nan.")
         loss_info = self._loss_info(*losses)
@@ -301,7 +286,7 @@ class OfflineSacAgent(sac_agent.SacAgent):
         self._update_target()
         return loss_info
 
-    def _update_networks(self, time_steps, actions, next_time_steps, weights):
+    def _update_networks(self, time_steps, actions, next_steps, weights):
         """Steps critics, actor and temperature; returns the three losses and the critic's terms."""
         actor_variables = self._actor_network.trainable_variables
         critic_variables = self._critic_variables()
@@ -310,17 +295,16 @@ class OfflineSacAgent(sac_agent.SacAgent):
             with actor_tape.stop_recording():
                 with updates.tape(critic_variables) as tape:
                     critic_loss, terms = self._mean_critic_loss(
-                        states, actions, next_time_steps, weights, training=True
+                        states, actions, next_steps, weights, training=True
                     )
                     critic_loss *= self._critic_loss_weight
                 self._minimize(tape, "Critic", critic_loss, critic_variables)
             actor_loss, log_pi = self._mean_actor_loss(states, weights)
             actor_loss *= self._actor_loss_weight
         self._minimize(actor_tape, "Actor", actor_loss, actor_variables)
-        if not self._share_actor_sample:
-            _, log_pi = self._actions_and_log_probs(time_steps)
         with updates.tape([self._log_alpha]) as tape:
-            alpha_loss = self._alpha_loss_weight * self._mean_alpha_loss(log_pi, weights)
+            alpha_loss = self._mean_alpha_loss(time_steps, log_pi, weights)
+            alpha_loss *= self._alpha_loss_weight
         self._minimize(tape, "Alpha", alpha_loss, [self._log_alpha])
         return critic_loss, actor_loss, alpha_loss, terms
 
@@ -340,25 +324,23 @@ class OfflineSacAgent(sac_agent.SacAgent):
         self._apply_gradients(gradients, variables, getattr(self, f"_{name.lower()}_optimizer"))
 
     def _loss(self, experience, weights=None, training: bool = False):
-        time_steps, policy_steps, next_time_steps = self._checked_transition(experience, weights)
+        time_steps, actions, next_steps = self._batch(experience, weights)
         states = self._states(time_steps, training)
-        critic_loss, terms = self._mean_critic_loss(
-            states, policy_steps.action, next_time_steps, weights, training
-        )
+        critic_loss, terms = self._mean_critic_loss(states, actions, next_steps, weights, training)
         actor_loss, log_pi = self._mean_actor_loss(states, weights)
-        if not self._share_actor_sample:
-            _, log_pi = self._actions_and_log_probs(time_steps)
+        alpha_loss = self._mean_alpha_loss(time_steps, log_pi, weights)
         return self._loss_info(
             self._critic_loss_weight * critic_loss,
             self._actor_loss_weight * actor_loss,
-            self._alpha_loss_weight * self._mean_alpha_loss(log_pi, weights),
+            self._alpha_loss_weight * alpha_loss,
             terms,
         )
 
-    def _checked_transition(self, experience, weights):
-        transition = self._as_transition(experience)
+    def _batch(self, experience, weights):
+        """Returns time steps, actions and next time steps."""
+        time_steps, policy_steps, next_steps = transition = self._as_transition(experience)
         network_checks.check_batch(transition, weights)
-        return transition
+        return time_steps, policy_steps.action, next_steps
 
     def _loss_info(self, critic_loss, actor_loss, alpha_loss, terms) -> tf_agent.LossInfo:
         extra = self.loss_info_class(critic_loss, actor_loss, alpha_loss, **terms)
@@ -414,7 +396,5 @@ class OfflineSacAgent(sac_agent.SacAgent):
         """
         if self._include_critic_entropy_term or self._gamma >= 1.0:
             return math.inf
-        rewards = (
-            self._reward_scale_factor * r + self._reward_bonus for r in (min_reward, max_reward)
-        )
-        return max(map(abs, rewards)) / (1.0 - self._gamma)
+        scale, bonus = self._reward_scale_factor, self._reward_bonus
+        return max(abs(scale * r + bonus) for r in (min_reward, max_reward)) / (1.0 - self._gamma)

@@ -183,8 +183,7 @@ def _steps(values: tf.Tensor, outer_shape: tf.TensorShape) -> list[tf.Tensor]:
     """Returns the columns of `[B, T]`."""
     if outer_shape[1] is None:
         raise ValueError(
-            "A recurrent critic_network needs experience of a fixed number of time steps, [B, T] "
-            f"with T known, got the shape {outer_shape}: its gradient penalty takes one backward "
-            "pass per step."
+            f"The experience has the shape {outer_shape}; with a recurrent critic_network it must "
+            "be [B, T] with T known: the gradient penalty takes one backward pass per step."
         )
     return tf.unstack(values, num=outer_shape[1], axis=1)

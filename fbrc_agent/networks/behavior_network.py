@@ -1,4 +1,4 @@
-"""mu(a|s): the density of the actions in the data, a mixture of tanh-squashed normals."""
+"""mu(a|s), the behavior policy that made the data: a mixture of tanh-squashed normals."""
 
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
@@ -33,7 +33,7 @@ class SquashedMixture(tfp.distributions.TransformedDistribution):
     The tanh stands outside of the mixture: one inverse per action instead of one per component, the
     same density. Two things are added to TFP's transformed distribution. `log_prob` first moves the
     action `BOUNDARY_MARGIN` inside the box, so that the density and its gradient are finite on the
-    whole closed box (beyond the margin the density is constant, its gradient 0). `mode` is the
+    closed box (beyond the margin the density is constant, its gradient 0). `mode` is the
     squashed location of the component at which the mixture of normals is highest, exact when
     components do not overlap; this is the squashed mode, as TF-Agents' `SquashToSpecNormal` has it.
 
@@ -178,7 +178,7 @@ class MixtureBehaviorNetwork(network.Network):
 
     @property
     def output_tensor_spec(self) -> types.BoundedTensorSpec:
-        """The spec of the actions that the density is over."""
+        """The spec of the actions."""
         return self._output_tensor_spec
 
     @property
@@ -233,15 +233,15 @@ def _action_bounds(spec: types.BoundedTensorSpec) -> tuple[np.ndarray, np.ndarra
     bounded = hasattr(spec, "minimum") and hasattr(spec, "maximum")
     if not bounded or spec.shape.rank != 1 or not spec.dtype.is_floating:
         raise ValueError(
-            "output_tensor_spec must be one floating BoundedTensorSpec of shape [A] (the action "
-            f"box the density lives on), got {spec}."
+            f"output_tensor_spec is {spec}; it must be one floating BoundedTensorSpec of shape "
+            "[A], the box of the actions."
         )
     low, high = (np.broadcast_to(b, spec.shape) for b in (spec.minimum, spec.maximum))
     # Unbounded specs carry the largest floats as bounds: half of their width overflows.
     with np.errstate(over="ignore"):
         if not np.all(np.isfinite(high - low)) or not np.all(low < high):
             raise ValueError(
-                "output_tensor_spec must have finite bounds with minimum < maximum, got "
-                f"[{low}, {high}]."
+                f"output_tensor_spec has the bounds [{low}, {high}]; they must be finite, with "
+                "minimum < maximum."
             )
     return low, high

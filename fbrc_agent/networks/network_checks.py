@@ -19,14 +19,14 @@ def check_specs(time_step_spec: ts.TimeStep, action_spec: types.NestedTensorSpec
     """Refuses specs without an observation or without action bounds with a ValueError."""
     if not isinstance(time_step_spec, ts.TimeStep):
         raise ValueError(
-            "time_step_spec must be a TimeStep of specs, as `ts.time_step_spec(observation_spec)` "
-            f"makes it, got {time_step_spec}."
+            f"time_step_spec is {time_step_spec}; it must be a TimeStep of specs, as "
+            "`ts.time_step_spec(observation_spec)` makes it."
         )
     for spec in tf.nest.flatten(action_spec):
         if not hasattr(spec, "minimum") or not hasattr(spec, "maximum"):
             raise ValueError(
-                "action_spec must be a nest of BoundedTensorSpec (the box that mu and the policy "
-                f"live on), got {spec}."
+                f"action_spec holds {spec}; it must be a nest of BoundedTensorSpec, the box that "
+                "mu and the policy live on."
             )
 
 
@@ -45,7 +45,7 @@ def check_input_spec(argument: str, net: network.Network, wanted: types.NestedTe
     """
     if not isinstance(net, network.Network):
         raise ValueError(
-            f"{argument} must be a TF-Agents network, got {net}; "
+            f"{argument} is {net}; it must be a TF-Agents network: "
             "`tf_agents.networks.sequential.Sequential` makes one of Keras layers and models."
         )
     taken = net.input_tensor_spec
@@ -82,9 +82,8 @@ def check_behavior_network(
     behavior, _ = behavior_network(observation, step_type=step_type, network_state=())
     if not _are_distributions_over(action_spec, behavior):
         raise ValueError(
-            f"behavior_network '{behavior_network.name}' must return distributions over actions of "
-            f"{_shapes(action_spec)}, as the action spec has it, but it returned {behavior} for "
-            "one observation."
+            f"behavior_network '{behavior_network.name}' returns {behavior} for one observation; "
+            f"it must return distributions over actions of {_shapes(action_spec)}, the action spec."
         )
 
 
@@ -93,7 +92,7 @@ def check_stateless(behavior_network: network.Network) -> None:
     if behavior_network.state_spec:
         raise ValueError(
             f"behavior_network '{behavior_network.name}' has the state spec "
-            f"{behavior_network.state_spec}; a behavior network must be stateless: mu(a|s)."
+            f"{behavior_network.state_spec}; it must be stateless: mu(a|s)."
         )
 
 
@@ -116,14 +115,14 @@ def check_values(argument: str, net: network.Network, spec: types.NestedTensorSp
     if not tf.is_tensor(values) or tuple(values.shape) != outer or not values.dtype.is_floating:
         found = f"{tuple(values.shape)} {values.dtype.name}" if tf.is_tensor(values) else values
         raise ValueError(
-            f"{argument} '{net.name}' must return one floating value per example, shape {outer} "
-            f"for inputs with the outer dimensions {outer}, but it returned {found}; a last layer "
+            f"{argument} '{net.name}' returns {found} for inputs with the outer dimensions "
+            f"{outer}; it must return one floating value per example, shape {outer}: a last layer "
             "of one unit needs its dimension removed."
         )
 
 
 def has_weights(net: network.Network) -> bool:
-    """Tells whether all layers of a network are built."""
+    """Returns whether all layers of a network are built."""
     try:
         return bool(net.trainable_weights)
     except ValueError:  # how TF-Agents' networks say that they are not built
@@ -189,18 +188,18 @@ def check_batch(transition: trajectory.Transition, weights: Optional[types.Tenso
     if len(known) > 1:
         found = ", ".join(f"{name} {of_field}" for name, of_field in sizes.items())
         raise ValueError(
-            f"All fields of the experience must hold the same number of examples, got {found}."
+            f"Fields of the experience hold {found}; they must hold the same number of examples."
         )
     shape = tf.TensorShape([]) if weights is None else tf.convert_to_tensor(weights).shape
     if not (shape.is_compatible_with([]) or shape.is_compatible_with([*known] or [None])):
         raise ValueError(
-            f"weights must be a scalar or of shape {[*known] or ['B']}, one for each example of "
-            f"the experience, got the shape {shape}."
+            f"weights has the shape {shape}; it must be a scalar or of shape "
+            f"{[*known] or ['B']}, one for each example of the experience."
         )
 
 
 def _are_distributions_over(action_spec: types.NestedTensorSpec, behavior: Any) -> bool:
-    """Tells whether a nest holds a distribution for each action, outer dimension 1."""
+    """Returns whether a nest holds a distribution for each action, outer dimension 1."""
     try:
         tf.nest.assert_same_structure(behavior, action_spec)
     except (TypeError, ValueError):
@@ -214,7 +213,7 @@ def _are_distributions_over(action_spec: types.NestedTensorSpec, behavior: Any) 
 
 
 def _sample_shape(distribution: Any) -> tf.TensorShape:
-    """Returns the shape of one sample; `SquashToSpecNormal` does not tell its event shape."""
+    """Returns the shape of one sample; `SquashToSpecNormal` does not know its event shape."""
     shape = distribution.batch_shape + distribution.event_shape
     return distribution.sample().shape if shape.rank is None else shape
 

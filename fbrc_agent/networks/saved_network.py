@@ -1,4 +1,4 @@
-"""A trained network on disk: what one stage of a run hands on to another stage, run or user.
+"""A trained network on disk: what one stage of a run leaves to another stage, run or user.
 
 A stage's directory holds `trained/weights` (a TensorFlow checkpoint) and `trained/network.json`
 (algorithm, data, architecture, result); both appear together or not at all.

@@ -94,19 +94,24 @@ NETWORK_CASES = {
     ),
     "critic with values [B, 1]": (
         lambda: agent(critic_network=ends_with()),
-        ["critic_network 'Mine'", "returned (3, 1) float32", "shape (3,)"],
+        ["critic_network 'Mine'", "returns (3, 1) float32", "shape (3,)"],
     ),
     "critic with one value for the batch": (
         lambda: agent(critic_network=ends_with(tf.keras.layers.Lambda(tf.reduce_mean))),
-        ["critic_network 'Mine'", "returned () float32", "shape (3,)"],
+        ["critic_network 'Mine'", "returns () float32", "shape (3,)"],
     ),
     "critic that is a Keras model": (
         lambda: agent(critic_network=networks.functional_critic(SPEC).layers[0]),
-        ["critic_network must be a TF-Agents network", "Functional", "sequential.Sequential"],
+        [
+            "critic_network is <",
+            "must be a TF-Agents network",
+            "Functional",
+            "sequential.Sequential",
+        ],
     ),
     "no critic": (
         lambda: agent(critic_network=None),
-        ["critic_network must be a TF-Agents network, got None"],
+        ["critic_network is None; it must be a TF-Agents network"],
     ),
     "functional Keras critic without a second": (
         lambda: agent(critic_network=networks.functional_critic(SPEC)),
@@ -142,19 +147,19 @@ NETWORK_CASES = {
     ),
     "time steps that are observations": (
         lambda: agent_over(KIND.observation, KIND.action),
-        ["time_step_spec must be a TimeStep", "shape=(4,)"],
+        ["time_step_spec is ", "shape=(4,)", "; it must be a TimeStep"],
     ),
     "unbounded actions": (
         lambda: agent_over(ts.time_step_spec(KIND.observation), UNBOUNDED),
-        ["action_spec must be a nest of BoundedTensorSpec", "TensorSpec(shape=(2,)"],
+        ["action_spec holds TensorSpec(shape=(2,)", "must be a nest of BoundedTensorSpec"],
     ),
     "mixture over unbounded actions": (
         lambda: networks.mixture(KIND.observation, UNBOUNDED),
-        ["output_tensor_spec must be one floating BoundedTensorSpec", "TensorSpec(shape=(2,)"],
+        ["output_tensor_spec is TensorSpec(shape=(2,)", "must be one floating BoundedTensorSpec"],
     ),
     "mixture over a nest of actions": (
         lambda: networks.mixture(KIND.observation, networks.ACTIONS),
-        ["output_tensor_spec must be one floating BoundedTensorSpec", "'steer'", "'pedals'"],
+        ["output_tensor_spec is {", "must be one floating Bounded", "'steer'", "'pedals'"],
     ),
 }
 
@@ -184,7 +189,7 @@ BEHAVIOR_CASES = {
     ),
     "mu that returns actions": (
         lambda: sequential.Sequential([tf.keras.layers.Dense(2)], SPEC[0], "Deterministic"),
-        ["behavior_network 'Deterministic' must return distributions", "returned [["],
+        ["behavior_network 'Deterministic' returns ", "it must return distributions"],
     ),
     "recurrent mu": (
         lambda: networks.recurrent_actor(*SPEC),
@@ -192,7 +197,7 @@ BEHAVIOR_CASES = {
     ),
     "mu that is a Keras model": (
         lambda: tf.keras.Sequential([tf.keras.layers.Dense(2)]),
-        ["behavior_network must be a TF-Agents network", "sequential.Sequential"],
+        ["behavior_network is <", "must be a TF-Agents network", "sequential.Sequential"],
     ),
 }
 
@@ -311,7 +316,9 @@ def test_weights(shape, index):
     message = message_of(
         ValueError, lambda: agents()[index].train(experience, weights=tf.ones(shape))
     )
-    assert_says(message, ["weights must be a scalar or of shape [5]", f"shape {tuple(shape)}"])
+    assert_says(
+        message, [f"weights has the shape {tuple(shape)}; ", "must be a scalar or of shape [5]"]
+    )
 
 
 @pytest.mark.parametrize("weights", [2.0, [2.0] * 5, None])
@@ -336,7 +343,7 @@ def test_recurrent_critic_without_a_known_sequence_length():
     kind = networks.KINDS["recurrent"]
     recurrent = networks.make_agent(kind, behavior())
     message = message_of(ValueError, lambda: traced_loss(recurrent, kind, 5, None))
-    assert_says(message, ["recurrent critic_network needs", "with T known", "(5, None)"])
+    assert_says(message, ["recurrent critic_network it must", "with T known", "(5, None)"])
 
 
 @pytest.mark.parametrize(
