@@ -24,8 +24,8 @@ class Settings:
     penalty_weights: tuple[float, ...] = (  # F-BRC's lambda, increasing.
         0.0, 1e-6, 3e-6, 1e-5, 1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 1e-2, 0.1, 1.0,
     )  # fmt: skip
-    # BRAC's alpha, increasing; one reward network serves all. The derivative of its landscape in the
-    # data changes its sign near 1/8.
+    # BRAC's alpha, increasing; one reward network serves all. The derivative of its landscape
+    # changes its sign in the data near 1/8.
     alphas: tuple[float, ...] = (
         0.0, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3,
         *(float(f"{alpha:.3g}") for alpha in np.logspace(-2.0, 0.0, 41)),
