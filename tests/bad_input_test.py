@@ -16,8 +16,8 @@ import pytest
 import tensorflow as tf
 
 from fbrc_agent.datasets import sources
-from fbrc_agent.networks import behavior_network
-from fbrc_agent.training import fitted_behavior, run_directory
+from fbrc_agent.networks import behavior_network, saved_network
+from fbrc_agent.training import run_directory
 from tests.helpers import tiny_runs
 
 # What is bad.
@@ -142,10 +142,16 @@ def _policies(w):
 
 def _runs(w, good):
     data = sources.load_dataset(str(good)).description()
-    identity = {"task": "Pendulum-v1", "seed": 0, "batch_size": 32, "data": data}
+    stages = [{"name": name, "label": name, "panels": []} for name in ("behavior", "fbrc")]
+    identity = {
+        **{"algorithm": "fbrc", "stages": stages, "task": "Pendulum-v1", "seed": 0},
+        **{"batch_size": 32, "data": data, "pretrained": {}},
+    }
 
     def run(name, files=None, **changes):
         root_dir = w / name
+        root_dir.mkdir()
+        (root_dir / "lock").touch()
         run_directory.write_identity(str(root_dir), {**identity, **changes})
         for file, content in (files or {}).items():
             (root_dir / file).parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +169,7 @@ def _runs(w, good):
     run("run_sizes", {"operative_config.gin": b""}, data=sizeless)
     run("run_json", {"run.json": b"{"})
     run("run_json_list", {"run.json": b"[]"})
-    run("run_json_short", {"run.json": b'{"task": "Pendulum-v1", "seed": 0}'})
+    run("run_json_short", {"run.json": json.dumps({**identity, "data": {}}).encode()})
     run("run_json_bytes", {"run.json": b"\xff\xfe"})
     run("run_result", {"result.json": b"{", "metrics.jsonl": line})
     run("run_result_short", {"result.json": b"{}", "metrics.jsonl": line})
@@ -172,25 +178,24 @@ def _runs(w, good):
     run("run_metrics_text", {"metrics.jsonl": line.replace(b": 1.0}", b': "x"}')})
     run("run_config", {"operative_config.gin": b"FbrcAgent.gamma = )\n"})
     run("run_config_bytes", {"operative_config.gin": b"\xff\xff"})
-    run("run_behavior", {"behavior/fitted/behavior.json": b"{"})
-    run("run_behavior_short", {"behavior/fitted/behavior.json": b"{}"})
-    time_step_spec, action_spec = run_directory.specs(data)
+    run("run_behavior", {"behavior/trained/network.json": b"{"})
+    run("run_behavior_short", {"behavior/trained/network.json": b"{}"})
+    time_step_spec, action_spec = saved_network.specs_from_description(data)
     network = behavior_network.MixtureBehaviorNetwork(
         time_step_spec.observation, action_spec, fc_layer_params=(16,)
     )
     network.create_variables()
-    fitted_behavior.save_behavior_network(
-        str(run("run_index") / "behavior"), network, data, {"steps": 20, "return_mean": None}
-    )
-    for name in ("run_weights", "run_architecture"):
-        shutil.copytree(w / "run_index", w / name)
-    (w / "run_index/behavior/fitted/weights.index").unlink()
-    weights = w / "run_weights/behavior/fitted/weights.data-00000-of-00001"
+    description = {"algorithm": "behavior", "data": data, "result": {"steps": 20}}
+    saved_network.save(str(run("run_index") / "behavior"), network, description)
+    shutil.copytree(w / "run_index", w / "run_weights")
+    (w / "run_index/behavior/trained/weights.index").unlink()
+    weights = w / "run_weights/behavior/trained/weights.data-00000-of-00001"
     weights.write_bytes(weights.read_bytes()[:100])
-    description = w / "run_architecture/behavior/fitted/behavior.json"
-    content = json.loads(description.read_text())
-    content["architecture"]["fc_layer_params"] = [32]
-    description.write_text(json.dumps(content))
+    wide = behavior_network.MixtureBehaviorNetwork(
+        time_step_spec.observation, action_spec, fc_layer_params=(32,)
+    )
+    wide.create_variables()
+    saved_network.save(str(run("run_architecture") / "behavior"), wide, description)
 
 
 @pytest.fixture(scope="module")
@@ -283,10 +288,10 @@ CASES = [
     (["benchmark", "--output", "{w}"], "it must be the name of a JSON file"),
     (["benchmark", "--output", "{w}/none/x"], "/none/x; it must be the name of a JSON file"),
     # gin files.
-    (["train", "--gin_file", "none.gin"], r"\(none\.gin\): Unable to open file: none\.gin\.$"),
+    (["train", "--gin_file", "none.gin"], r"\(none\.gin\): Unable to open file: none\.gin\."),
     (["train", "--gin_file", "{w}"], "gin configuration .*: Unable to open file: "),
     (["train", "--gin_file", "{w}/bytes.gin"], r"/bytes\.gin\): 'utf-8' codec can't decode"),
-    (["train", "--gin_file", "{w}/nothing.gin"], r"`train` not provided in config: \['task', 'b"),
+    (["train", "--gin_file", "{w}/nothing.gin"], r"`train` not provided in config: \['algor"),
     (["train", "--gin_file", "{w}/itself.gin"], r"/itself\.gin\): a file or macro includes itself"),
     (["train", "--gin_file", "{w}/quote.gin"], r"Unable to parse value in .*/quote\.gin, line 1"),
     (["train", "--gin_file", "{w}/macro.gin"], "No bindings specified for 'DATA/gin.macro'"),
@@ -299,7 +304,7 @@ CASES = [
     _of_binding("FbrcAgent.gama = 0.9", "doesn't have a parameter named 'gama'"),
     _of_binding("FbrcAgent.gamma", "in the binding 'FbrcAgent.gamma'"),
     _of_binding("import nowhere", "No module named 'nowhere'"),
-    _of_binding("train.fbrc_steps = %NONE", "No bindings specified for 'NONE/gin.macro'"),
+    _of_binding("train.steps = %NONE", "No bindings specified for 'NONE/gin.macro'"),
     _of_binding("train.task = 3", "Task 3 is not known; use a D4RL id such as"),
     _of_binding("train.data = 3", "data source is 3; it must be the path of an HDF5 file"),
     _of_binding("train.data = 'embedded:x'", "embedded:x: .* no such data file; it has hopper-m"),
@@ -308,12 +313,25 @@ CASES = [
     _of_binding("train.seed = 2147483648", "seed is 2147483648; it must be an integer from 0"),
     _of_binding("train.batch_size = 0", "batch_size is 0; it must be an integer from 1 to 597"),
     _of_binding("train.batch_size = 598", "batch_size is 598; .* 597, the number of transitions"),
-    _of_binding("train.behavior_steps = 'many'", f"train.behavior_steps is 'many'; {_COUNT}"),
-    _of_binding("train.behavior_steps = 0", "behavior_steps is 0 .* give behavior_steps >= 1, or"),
-    _of_binding("train.fbrc_steps = 1e6", rf"train.fbrc_steps is 1000000\.0; {_COUNT}"),
+    _of_binding(
+        "train.algorithm = 'fbrc'", r"algorithm is 'fbrc'; it must be one, such as @fbrc\("
+    ),
+    _of_binding("train.algorithm = @behavor()", "No configurable matching reference '@behavor"),
+    _of_binding("BEHAVIOR_STEPS = 'many'", rf"_steps\['behavior'\] is 'many'; {_COUNT}"),
+    _of_binding(
+        "BEHAVIOR_STEPS = 0", r"\['behavior'\] is 0 and .*; it must be 1 or more, or train"
+    ),
+    _of_binding("train.pretraining_steps = 20", "pretraining_steps is 20; it must be a dictionary"),
+    _of_binding("train.steps = 1e6", rf"train.steps is 1000000\.0; {_COUNT}"),
     _of_binding("train.log_interval = -1", f"train.log_interval is -1; {_COUNT}"),
-    _of_binding("train.behavior_dir = 3", "train.behavior_dir is 3; it must be a directory or Non"),
-    _of_binding("train.behavior_dir = 'x'", "behavior_dir x holds no fitted density; give the"),
+    _of_binding("train.pretrained = 3", "train.pretrained is 3; it must be a dictionary by names"),
+    _of_binding(
+        "train.pretrained = {'behavior': 3}", r"\['behavior'\] is 3; it must be a directory"
+    ),
+    _of_binding(
+        "train.pretrained = {'behavior': 'x'}", "is 'x', which holds no trained network; it"
+    ),
+    _of_binding("train.pretrained = {'mu': 'x'}", r"'fbrc' takes the networks of \['behavior'\]"),
     _of_binding("load_dataset.action_bounds = (2, -2)", r"\[2.0\] and \[-2.0\]; each minimum must"),
     _of_binding("load_dataset.action_bounds = 3", r"is 3; it must be \(minimum, maximum\)"),
     _of_binding("FbrcAgent.gamma = 'a'", "FbrcAgent.gamma is 'a'; it must be a number from 0 to 1"),
@@ -395,10 +413,10 @@ CASES = [
     _of_run("file", "/file: File exists; give another path"),
     _of_run("file/run", "/file/run: Not a directory; give a path whose parents are directories"),
     _of_run("run_of_hopper", "run with task = Hopper-v4, not Pendulum-v1; give another root_dir"),
-    _of_run("run_of_seed_1", "run with seed = 1, not 0; give another root_dir to start anew"),
+    _of_run("run_of_seed_1", "run with seed = 1, not 0; give another root_dir to start again"),
     _of_run("run_of_other_data", "run with data checksum = 0000.*; give another root_dir"),
     _of_run("run_json", rf"/run_json/run\.json is not the JSON that a run writes .*{_RESTORE}"),
-    _of_run("run_json_list", rf"/run\.json .* has no entry 'task'; {_RESTORE}"),
+    _of_run("run_json_list", rf"/run\.json .* has no entry 'algorithm'; {_RESTORE}"),
     _of_run("run_json_short", rf"/run\.json .* has no entry 'data.source'; {_RESTORE}"),
     _of_run("run_json_bytes", rf"/run\.json is not the JSON that a run writes .*{_RESTORE}"),
     _of_run("run_result", rf"/result\.json is not the JSON that a run writes .*{_RESTORE}"),
@@ -407,15 +425,15 @@ CASES = [
     _of_run("run_metrics_bytes", r"/metrics\.jsonl: line 1 is not one that a run writes"),
     _of_run("run_metrics_text", r"/metrics\.jsonl: line 1 is not one that a run writes"),
     _of_run("run_config_bytes", rf"/operative_config\.gin is not text .*{_RESTORE}"),
-    _of_run("run_behavior", rf"/behavior\.json is not the JSON that a run writes .*{_RESTORE}"),
-    _of_run("run_behavior_short", rf"/behavior\.json .* no entry 'data.source'; {_RESTORE}"),
-    _of_run("run_index", "/fitted/weights cannot be read .*; remove .*/fitted, and the run goes"),
-    _of_run("run_weights", "/fitted/weights cannot be read .*; remove .*/fitted, and the run"),
-    _of_run("run_architecture", r"/fitted/weights cannot be read .*\(16,\).*\(32,\).*; remove"),
+    _of_run("run_behavior", rf"/network\.json is not the JSON that a run writes .*{_RESTORE}"),
+    _of_run("run_behavior_short", rf"/network\.json .* no entry 'algorithm'; {_RESTORE}"),
+    _of_run("run_index", "/trained/weights cannot be read .*; remove .*/trained, and the run"),
+    _of_run("run_weights", "/trained/weights cannot be read .*; remove .*/trained, and the run"),
+    _of_run("run_architecture", r"/trained/weights cannot be read .*\(16,\).*\(32,\).*; remove"),
     (["export", "--root_dir", "{w}/none", "--output", "{w}/o"], "/none holds no run: there is no"),
     (
         ["export", "--root_dir", "{w}/run_begun", "--output", "{w}/o"],
-        "no F-BRC checkpoint in .*/ru",
+        "is None; it must be one, such as @fbrc",
     ),
     (
         ["export", "--root_dir", "{w}/run_without_config", "--output", "{w}/o"],

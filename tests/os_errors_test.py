@@ -171,7 +171,9 @@ def finish(process):
 
 
 def checkpoint_steps(root_dir):
-    names = [path.stem for path in (root_dir / "fbrc" / "train" / "checkpoints").glob("ckpt-*.index")]
+    names = [
+        path.stem for path in (root_dir / "fbrc" / "train" / "checkpoints").glob("ckpt-*.index")
+    ]
     return sorted(int(name.split("-")[1]) for name in names)
 
 

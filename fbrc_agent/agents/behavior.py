@@ -16,9 +16,9 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 from tf_agents.utils import common, eager_utils, nest_utils
 
-from fbrc_agent.agents import algorithm
+from fbrc_agent.agents import algorithm, arguments
 from fbrc_agent.networks import behavior_network, critic_network, network_checks, saved_network
-from fbrc_agent.utils import sampling
+from fbrc_agent.utils import checks, sampling
 from fbrc_agent.utils.errors import InputError
 
 BehaviorLossInfo = collections.namedtuple(
@@ -28,7 +28,7 @@ BehaviorLossInfo = collections.namedtuple(
 
 @gin.configurable
 class BehaviorAgent(tf_agent.TFAgent):
-    """Fits a behavior density to the data (Kostrikov et al. 2021, section 4.3).
+    """Fits a behavior policy to the data (Kostrikov et al. 2021, section 4.3).
 
     The loss is the negative log-likelihood with an entropy bonus,
 
@@ -77,9 +77,13 @@ class BehaviorAgent(tf_agent.TFAgent):
           seed: As of `FbrcAgent`, for the sample of the entropy.
 
         Raises:
-          ValueError: If `behavior_network` does not give a distribution over `action_spec`.
+          ValueError: If `behavior_network` does not give a distribution over `action_spec`, a
+            number is out of its range, or an optimizer is none.
         """
         tf.Module.__init__(self, name=name)
+        arguments.check(initial_log_alpha=initial_log_alpha, seed=seed)
+        arguments.check(target_entropy=target_entropy, alpha_optimizer=alpha_optimizer)
+        checks.check_optimizer("optimizer", optimizer)
         network_checks.check_specs(time_step_spec, action_spec)
         time_step_spec, action_spec = tensor_spec.from_spec((time_step_spec, action_spec))
         network_checks.check_behavior_network(
@@ -97,10 +101,7 @@ class BehaviorAgent(tf_agent.TFAgent):
         self._target_entropy = target_entropy
         self._seed = seed
         policy = actor_policy.ActorPolicy(
-            time_step_spec,
-            action_spec,
-            actor_network=_WholeActionNetwork(behavior_network),
-            training=False,
+            time_step_spec, action_spec, _JointActionNetwork(behavior_network), training=False
         )
         super().__init__(
             time_step_spec,
@@ -132,7 +133,7 @@ class BehaviorAgent(tf_agent.TFAgent):
         transition = self._as_transition(experience)
         network_checks.check_batch(transition, weights)
         time_steps, policy_steps, _ = transition
-        behavior = critic_network.call_behavior_network(
+        behavior = critic_network.behavior_distribution(
             self._behavior_network, time_steps.observation, time_steps.step_type, training
         )
 
@@ -187,24 +188,24 @@ class BehaviorAgent(tf_agent.TFAgent):
         optimizer.apply_gradients(grads_and_vars)
 
 
-class _WholeActionNetwork(network.Network):
-    """mu with whole actions as events, as policies want it: a batch of scalars will do for mu."""
+class _JointActionNetwork(network.Network):
+    """mu with one event per action, as policies want it: a batch of scalars will do for mu."""
 
-    def __init__(self, behavior_network, name="WholeActionNetwork"):
+    def __init__(self, behavior_network, name="JointActionNetwork"):
         super().__init__(behavior_network.input_tensor_spec, state_spec=(), name=name)
         self._behavior_network = behavior_network
 
     def call(self, observation, step_type=(), network_state=(), training=False):
-        behavior = critic_network.call_behavior_network(
+        behavior = critic_network.behavior_distribution(
             self._behavior_network, observation, step_type, training
         )
         outer_rank = nest_utils.get_outer_rank(observation, self.input_tensor_spec)
 
-        def whole(distribution):
+        def joint(distribution):
             extra = distribution.batch_shape.rank - outer_rank
             return tfp.distributions.Independent(distribution, extra) if extra else distribution
 
-        return tf.nest.map_structure(whole, behavior), network_state
+        return tf.nest.map_structure(joint, behavior), network_state
 
 
 def _to_legacy(optimizer: Optional[types.Optimizer]) -> Optional[types.Optimizer]:

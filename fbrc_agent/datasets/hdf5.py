@@ -154,7 +154,7 @@ class D4rlFile:
         """
         dataset, shape = self._datasets[key], self.shapes[key]
         block_size = max(1, PIECE_BYTES // (4 * math.prod(shape[1:])))
-        if dataset.chunks:  # Whole chunks, so that none is decompressed twice.
+        if dataset.chunks:  # Complete chunks, so that none is decompressed twice.
             block_size = -(-block_size // dataset.chunks[0]) * dataset.chunks[0]
         for start in range(0, shape[0], block_size):
             with _reading(self.path):

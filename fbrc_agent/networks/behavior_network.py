@@ -13,6 +13,7 @@ from tf_agents.typing import types
 from tf_agents.utils import nest_utils
 
 from fbrc_agent.networks import initializers
+from fbrc_agent.utils import checks
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -143,12 +144,14 @@ class MixtureBehaviorNetwork(network.Network):
 
         Raises:
           ValueError: If the actions are not one bounded floating spec of rank 1 with finite bounds,
-            or `num_components` is below 1.
+            or another argument is not as above.
         """
         super().__init__(input_tensor_spec=input_tensor_spec, state_spec=(), name=name)
         self._low, self._high = _action_bounds(output_tensor_spec)
-        if num_components < 1:
-            raise ValueError(f"num_components must be at least 1, got {num_components}.")
+        checks.check_integer("num_components", num_components, low=1)
+        checks.check_flag("joint", joint)
+        checks.check_units("fc_layer_params", fc_layer_params)
+        checks.check_bounds("log_std_bounds", log_std_bounds)
         self._output_tensor_spec = output_tensor_spec
         self._num_components = num_components
         self._joint = joint

@@ -1,22 +1,17 @@
 """Q = O + log mu: the critic wrapper, and the authors' offset network O."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Optional
 
 import gin
+import tensorflow as tf
 from tf_agents.agents.ddpg import critic_network
 from tf_agents.networks import network
 from tf_agents.typing import types
 from tf_agents.utils import common
 
 from fbrc_agent.networks import initializers, network_checks
-
-_CRITIC_NAMES = {
-    "critic_network": "CriticNetwork1",
-    "critic_network_2": "CriticNetwork2",
-    "target_critic_network": "TargetCriticNetwork1",
-    "target_critic_network_2": "TargetCriticNetwork2",
-}
+from fbrc_agent.utils import checks
 
 
 @gin.configurable
@@ -25,8 +20,8 @@ class BehaviorRegularizedCriticNetwork(network.Network):
 
     A critic network over (observation, action) for `SacAgent`-like agents. Only the offset O is
     learned: the variables of this network are the offset network's alone, so that a target copy
-    shares none of them, and `copy` copies O while it shares mu. Whoever owns this network must
-    therefore track mu itself for its checkpoints, as `FbrcAgent` does.
+    shares none of them, and `copy` copies O while it shares mu. An object that owns this network
+    must therefore track mu itself for its checkpoints, as `FbrcAgent` does.
     """
 
     def __init__(
@@ -77,19 +72,27 @@ class BehaviorRegularizedCriticNetwork(network.Network):
         offset_network = self._offset_network.copy(name=f"{name}Offset", **kwargs)
         return type(self)(offset_network, self.behavior_network, name=name)
 
-    def call(self, inputs, step_type=(), network_state=(), training=False):
-        """Returns Q of shape `[B]` (or `[B, T]`) and the offset network's next state."""
-        observation, action = inputs
+    def call(self, inputs, step_type=(), network_state=(), training=False, log_mu=None):
+        """Returns Q of shape `[B]` (or `[B, T]`) and the offset network's next state.
+
+        Args:
+          inputs: (observation, action).
+          step_type: Step types.
+          network_state: State of the offset network.
+          training: Whether the call is of a training step.
+          log_mu: log mu(a|s), where it is known already: two critics then take one evaluation.
+        """
         offset, network_state = self._offset_network(
             inputs, step_type=step_type, network_state=network_state, training=training
         )
-        behavior = call_behavior_network(self.behavior_network, observation, step_type)
-        return offset + behavior_log_prob(
-            behavior, action, self.input_tensor_spec[1]
-        ), network_state
+        if log_mu is None:
+            observation, action = inputs
+            behavior = behavior_distribution(self.behavior_network, observation, step_type)
+            log_mu = behavior_log_prob(behavior, action, self.input_tensor_spec[1])
+        return offset + log_mu, network_state
 
 
-def call_behavior_network(
+def behavior_distribution(
     behavior_network: network.Network,
     observation: types.NestedTensor,
     step_type: types.Tensor,
@@ -103,56 +106,30 @@ def call_behavior_network(
 
 
 def behavior_log_prob(
-    behavior: types.NestedDistribution, action: types.NestedTensor, action_spec
-) -> types.Tensor:
+    behavior: types.NestedDistribution,
+    action: types.NestedTensor,
+    action_spec: types.NestedTensorSpec,
+) -> tf.Tensor:
     """Returns log mu(a|s) in nats, summed over the action's dimensions and its nest, `[B]`."""
     return common.log_probability(behavior, action, action_spec)
 
 
-def make_critics(
-    given: Mapping[str, Optional[network.Network]],
-    critic_spec: types.NestedTensorSpec,
-    behavior_network: network.Network,
-    has_offset: bool,
-) -> dict[str, network.Network]:
-    """Returns an agent's critics: Q = O + log mu of each network O, or the networks themselves.
+def with_log_mu(
+    argument: str, net: network.Network, behavior_network: network.Network, name: str
+) -> BehaviorRegularizedCriticNetwork:
+    """Returns Q = O + log mu of a network O; one that is Q already is returned as it is.
 
     Args:
-      given: The networks by the agent's arguments. A `BehaviorRegularizedCriticNetwork` is taken
-        for O + log mu as it is; None, for all but "critic_network", is left out.
-      critic_spec: Specs of (observation, action).
+      argument: Name of the agent's argument that holds the network.
+      net: O or Q.
       behavior_network: mu.
-      has_offset: Whether Q is O + log mu.
+      name: Name of a new Q.
 
     Raises:
-      ValueError: If a network does not take the specs, or is its own twin; or is wrapped, but
-        around another mu, or where `has_offset` is False.
+      ValueError: If it is Q with another mu.
     """
-    make = _with_log_mu if has_offset else _without_log_mu
-    made = {}
-    for argument, net in given.items():
-        if net is not None or argument == "critic_network":
-            network_checks.check_input_spec(argument, net, critic_spec)
-            made[argument] = make(argument, net, behavior_network)
-    critic, twin = given["critic_network"], given["critic_network_2"]
-    if critic is not None and critic is twin:
-        raise ValueError(
-            f"critic_network_2 and critic_network are the same network, '{critic.name}'; give "
-            "critic_network_2 weights of its own, or leave it out for a copy that has."
-        )
-    return made
-
-
-def learned(critic: network.Network) -> network.Network:
-    """Returns the part of a critic that is learned: O of Q = O + log mu, else the critic itself."""
-    if isinstance(critic, BehaviorRegularizedCriticNetwork):
-        return critic.offset_network
-    return critic
-
-
-def _with_log_mu(argument, net, behavior_network):
     if not isinstance(net, BehaviorRegularizedCriticNetwork):
-        return BehaviorRegularizedCriticNetwork(net, behavior_network, _CRITIC_NAMES[argument])
+        return BehaviorRegularizedCriticNetwork(net, behavior_network, name)
     if net.behavior_network is not behavior_network:
         raise ValueError(
             f"{argument} wraps the behavior network '{net.behavior_network.name}', not the agent's "
@@ -161,13 +138,11 @@ def _with_log_mu(argument, net, behavior_network):
     return net
 
 
-def _without_log_mu(argument, net, _):
-    if isinstance(net, BehaviorRegularizedCriticNetwork):
-        raise ValueError(
-            f"{argument} '{net.name}' is O + log mu, but the agent's regularization has no offset; "
-            "give the network that it wraps, or regularization='offset'."
-        )
-    return net
+def learned(critic: network.Network) -> network.Network:
+    """Returns the part of a critic that is learned: O of Q = O + log mu, else the critic itself."""
+    if isinstance(critic, BehaviorRegularizedCriticNetwork):
+        return critic.offset_network
+    return critic
 
 
 @gin.configurable
@@ -185,7 +160,11 @@ def create_offset_network(
       input_tensor_spec: (observation spec, action spec), each one tensor of rank 1.
       fc_layer_params: Units of the hidden layers.
       name: Name of the network.
+
+    Raises:
+      ValueError: If `fc_layer_params` are not integers of 1 or more.
     """
+    checks.check_units("fc_layer_params", fc_layer_params)
     return critic_network.CriticNetwork(
         input_tensor_spec,
         joint_fc_layer_params=fc_layer_params,

@@ -3,6 +3,7 @@
 Networks are checked once, in the constructors; of a batch only the static shapes are looked at.
 """
 
+from collections.abc import Mapping
 from typing import Any, Optional
 
 import tensorflow as tf
@@ -129,8 +130,26 @@ def has_weights(net: network.Network) -> bool:
         return False
 
 
-def check_twins_differ(critic: network.Network, twin: network.Network) -> None:
-    """Refuses a twin that equals its critic: both would stay equal, their minimum idle.
+def check_critics(
+    critics: Mapping[str, network.Network], critic_spec: types.NestedTensorSpec
+) -> None:
+    """Checks what an agent is given for its critics, by the names of its arguments.
+
+    Raises:
+      ValueError: If one does not take the specs, or is both the first and the second critic.
+    """
+    for argument, net in critics.items():
+        check_input_spec(argument, net, critic_spec)
+    critic = critics["critic_network"]
+    if critic is critics.get("critic_network_2"):
+        raise ValueError(
+            f"critic_network_2 and critic_network are the same network, '{critic.name}'; give "
+            "critic_network_2 weights of its own, or leave it out for a copy that has."
+        )
+
+
+def check_critics_differ(critic: network.Network, copy: network.Network) -> None:
+    """Refuses a second critic that equals the first: both would stay equal, their minimum idle.
 
     `Network.copy` of a TF-Agents `Sequential` copies the weights of layers that are built already,
     as those of a functional Keras model always are.
@@ -138,11 +157,11 @@ def check_twins_differ(critic: network.Network, twin: network.Network) -> None:
     Raises:
       ValueError: If all trainable variables of the two are equal.
     """
-    pairs = list(zip(critic.trainable_variables, twin.trainable_variables))
-    if pairs and all(bool(tf.reduce_all(v == t)) for v, t in pairs):
+    pairs = list(zip(critic.trainable_variables, copy.trainable_variables))
+    if pairs and all(bool(tf.reduce_all(v == c)) for v, c in pairs):
         raise ValueError(
             f"critic_network '{critic.name}' has weights already, and its copy came out with the "
-            "same ones, so that the twin critics would never differ; give critic_network_2, a "
+            "same ones, so that the two critics would never differ; give critic_network_2, a "
             "network made in the same way with weights of its own."
         )
 

@@ -147,9 +147,12 @@ def _serving_module(
         )
     else:
         greedy = greedy_policy.GreedyPolicy(policy)
-        mode = _frozen(
-            lambda observation: [greedy.action(_restart(observation)).action], observation
-        )
+
+        def act(observation: tf.Tensor) -> list[tf.Tensor]:
+            # A policy may leave its shape unknown, and a signature should have it.
+            return [tf.ensure_shape(greedy.action(_restart(observation)).action, action.shape)]
+
+        mode = _frozen(act, observation)
         signatures["serving_default"] = _signature(
             lambda observation: {"action": mode(observation)[0]}, observation
         )

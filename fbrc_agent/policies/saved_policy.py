@@ -1,8 +1,7 @@
 """Acts with an exported SavedModel; TF-Agents is not needed to load it."""
 
 import os
-from collections.abc import Mapping
-from typing import Any, Callable, Optional
+from typing import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -52,11 +51,12 @@ def load_action_fn(
         )
     wanted = {"observation": [None, observation_size], "action": [None, action_size]}
     found = {**function.structured_input_signature[1], **function.structured_outputs}
-    shapes = {name: _shape(spec) for name, spec in found.items()}
+    shapes = {k: None if v.shape.rank is None else v.shape.as_list() for k, v in found.items()}
     if shapes != wanted or any(spec.dtype != tf.float32 for spec in found.values()):
+        described = " and ".join(f"{k} {shapes[k]} {v.dtype.name}" for k, v in found.items())
         raise InputError(
-            f"The signature '{_SIGNATURE}' of the SavedModel '{directory}' has {_describe(found)}; "
-            f"the environment needs observation {wanted['observation']} and action "
+            f"The signature '{_SIGNATURE}' of the SavedModel '{directory}' has {described}; the "
+            f"environment needs observation {wanted['observation']} and action "
             f"{wanted['action']}, both float32."
         )
 
@@ -65,11 +65,3 @@ def load_action_fn(
         return model.signatures[_SIGNATURE](observation=tf.constant(observations))["action"].numpy()
 
     return action_fn
-
-
-def _shape(spec: Any) -> Optional[list[Optional[int]]]:
-    return None if spec.shape.rank is None else spec.shape.as_list()
-
-
-def _describe(signature: Mapping[str, Any]) -> str:
-    return " and ".join(f"{k} {_shape(spec)} {spec.dtype.name}" for k, spec in signature.items())

@@ -141,14 +141,13 @@ def export_run(
         raise InputError(f"There is no checkpoint in {directory} yet; nothing to export.")
     created, _ = agents.create(algorithm, time_step_spec, action_spec, run["seed"])
     agent = created[algorithm.name]
-    step = tf.Variable(0, dtype=tf.int64)
-    restored = tf.train.Checkpoint(agent=agent, train_step=step).read(newest)
+    restored = tf.train.Checkpoint(agent=agent).read(newest)
     restored.assert_existing_objects_matched().expect_partial()
     records = run_log.read_metrics(root_dir)
     path = os.path.join(root_dir, "result.json")
     stages = (json_files.read_json(path, ["stages"]) or {"stages": {}})["stages"]
     steps = {stage.name: stages.get(stage.name, {}).get("steps") for stage in algorithm.pretraining}
-    steps[algorithm.name] = int(step.numpy())
+    steps[algorithm.name] = int(agent.train_step_counter.numpy())
     own = [record for record in records if record["stage"] == algorithm.name]
     origin = _origin(run, steps, own)
     if policy_format == "tf_agents":

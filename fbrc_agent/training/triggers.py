@@ -131,10 +131,8 @@ class Evaluate(Trigger):
           log: The log.
         """
         super().__init__(interval)
-        policy = agent.policy
-        if algorithm.is_greedy:
-            policy = greedy_policy.GreedyPolicy(policy)
-        self._action_fn = rollouts.policy_action_fn(policy)
+        self._is_greedy, self._policy = algorithm.is_greedy, agent.policy
+        self._greedy_action_fn = rollouts.policy_action_fn(greedy_policy.GreedyPolicy(agent.policy))
         self._task, self._num_episodes, self._log = task, num_episodes, log
 
     def at_start(self, step: int) -> None:
@@ -155,9 +153,14 @@ class Evaluate(Trigger):
     def _evaluate(self, step: int) -> None:
         if self._num_episodes < 1 or self._task.environment is None:
             return
+        # A new function starts its random numbers again: those of an evaluation do not depend on
+        # the evaluations before, which a resumed run has not made.
+        action_fn = (
+            self._greedy_action_fn if self._is_greedy else rollouts.policy_action_fn(self._policy)
+        )
         with contextlib.suppress(signals.Interruption):
             result = rollouts.evaluate(
-                self._action_fn, self._task.environment, self._num_episodes, _EVALUATION_SEED
+                action_fn, self._task.environment, self._num_episodes, _EVALUATION_SEED
             )
             score: Optional[float] = None
             if self._task.reference_scores is not None:

@@ -146,7 +146,27 @@ def test_checkpoint_holds_the_behavior_network(tmp_path):
         np.testing.assert_array_equal(saved, restored)
 
 
-def test_twin_and_target_share_nothing_but_mu():
+def test_one_evaluation_of_mu_serves_both_critics(monkeypatch):
+    agent, passes, log_mus = fbrc(seed=3), [], []
+    call = behavior_network.MixtureBehaviorNetwork.call
+    log_prob = behavior_network.SquashedMixture._log_prob
+
+    def counted_call(self, observation, *args, **kwargs):
+        passes.append(observation)
+        return call(self, observation, *args, **kwargs)
+
+    def counted_log_prob(self, value):
+        log_mus.append(value)
+        return log_prob(self, value)
+
+    monkeypatch.setattr(behavior_network.MixtureBehaviorNetwork, "call", counted_call)
+    monkeypatch.setattr(behavior_network.SquashedMixture, "_log_prob", counted_log_prob)
+    agent.train(batch())
+    assert len(passes) == 2  # At s and at s'.
+    assert len(log_mus) == 3  # Of the data's actions, of the target's and of the actor's.
+
+
+def test_first_and_second_critic_and_targets_share_nothing_but_mu():
     agent = fbrc()
     first, second = agent._critic_network_1, agent._critic_network_2
     kernels = [v for v in first.variables if "kernel" in v.name]
@@ -211,7 +231,7 @@ def test_diagnostics_of_a_linear_offset_by_hand():
         return ddpg_critic.CriticNetwork((OBSERVATION, ACTION))
 
     agent = fbrc(UnitDensity(OBSERVATION), critic_network=linear())
-    for net in agent._critics.networks:
+    for net in agent._learned:
         kernel, bias = net.variables
         kernel.assign([[0.0]] * 4 + [[3.0], [4.0]])  # O = 3 a_0 + 4 a_1
         bias.assign([0.0])

@@ -96,11 +96,12 @@ def test_penalty_is_that_of_the_agent():
     actions = tf.constant(np.linspace(-1.0, 1.0, 9, dtype=np.float32))
     derivatives = bandit_landscapes.derivatives(weights, actions)
     for k in range(2):
-        expected = action_gradient.squared_action_gradient(
+        gradient = action_gradient.of_function(
             lambda a, k=k: bandit_landscapes.values(weights, a[:, 0])[k],
             actions[:, tf.newaxis],
             tf.TensorShape([9]),
         )
+        expected = action_gradient.squared_norm(gradient)
         assert np.ptp(expected) > 0.0
         np.testing.assert_allclose(tf.square(derivatives[k]), expected, rtol=1e-5)
 

@@ -19,12 +19,12 @@ _NETWORKS = [
     "create_offset_network.fc_layer_params = (16, 16)",
     "create_actor_network.fc_layer_params = (16, 16)",
 ]
-_SIZES = {
+SIZES = {
     "TASK": "Pendulum-v1",
     "SEED": 0,
     "BATCH_SIZE": 32,
-    "BEHAVIOR_STEPS": 20,
     "STEPS": 20,
+    "BEHAVIOR_STEPS": 20,
     "EVAL_INTERVAL": 10,
     "NUM_EVAL_EPISODES": 2,
     "train.log_interval": 10,
@@ -53,7 +53,7 @@ def write_pendulum(path, seed=0):
 
 def train_arguments(root_dir, data, gin_file="fbrc.gin", bindings=(), **sizes):
     """Returns the arguments of the command `train`."""
-    values = {**_SIZES, "DATA": str(data), **sizes}
+    values = {**SIZES, "DATA": str(data), **sizes}
     lines = [f"{name} = {value!r}" for name, value in values.items()] + _NETWORKS + list(bindings)
     return [
         *("train", "--root_dir", str(root_dir), "--gin_file", str(gin_file)),

@@ -20,6 +20,7 @@ from tf_agents.train import actor
 from tf_agents.train.utils import train_utils
 from tf_agents.trajectories import time_step as ts
 
+from fbrc_agent.agents import fbrc
 from fbrc_agent.environments import gymnasium_environment
 from fbrc_agent.networks import actor_network
 from fbrc_agent.policies import export
@@ -437,7 +438,7 @@ def test_export_takes_the_newest_checkpoint(exports_of_run, tiny_run, tmp_path):
     """The run has checkpoints at 10 and 20 updates; without the newer, the policy is another."""
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
-    checkpoints = run / "train" / "checkpoints"
+    checkpoints = run / "fbrc" / "train" / "checkpoints"
     for path in checkpoints.glob("ckpt-20.*"):
         path.unlink()
     (checkpoints / "checkpoint").write_text(
@@ -454,20 +455,20 @@ def test_export_takes_the_newest_checkpoint(exports_of_run, tiny_run, tmp_path):
 
 def test_export_of_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no run"):
-        run_policies.export_run(str(tmp_path), str(tmp_path / "model"))
+        run_policies.export_run(str(tmp_path), str(tmp_path / "model"), fbrc.fbrc())
 
 
 def test_export_of_a_run_without_a_checkpoint_is_refused(tiny_run, tmp_path):
     shutil.copy(tiny_run / "run.json", tmp_path)
-    with pytest.raises(InputError, match="no F-BRC checkpoint in"):
-        run_policies.export_run(str(tmp_path), str(tmp_path / "model"))
+    with pytest.raises(InputError, match="no checkpoint in"):
+        run_policies.export_run(str(tmp_path), str(tmp_path / "model"), fbrc.fbrc())
     assert not (tmp_path / "model").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"policy_format": "onnx"}, "The format is 'onnx'; it must be serving or tf_agents."),
+        ({"policy_format": "onnx"}, "--format is 'onnx'; it must be serving or tf_agents."),
         (
             {"policy_format": "tf_agents", "with_value": True},
             "--with_value adds a signature to the format 'serving' alone.",
@@ -476,4 +477,4 @@ def test_export_of_a_run_without_a_checkpoint_is_refused(tiny_run, tmp_path):
 )
 def test_arguments_that_do_not_fit_are_refused(tiny_run, tmp_path, arguments, sentence):
     with pytest.raises(InputError, match=sentence):
-        run_policies.export_run(str(tiny_run), str(tmp_path / "model"), **arguments)
+        run_policies.export_run(str(tiny_run), str(tmp_path / "model"), fbrc.fbrc(), **arguments)

@@ -40,7 +40,7 @@ def test_newest_is_by_number(tmp_path):
     assert policy_versions.newest(str(tmp_path / "9")) == str(tmp_path / "9")
 
 
-def test_a_version_is_not_there_before_it_is_whole(tmp_path):
+def test_a_version_is_not_there_before_it_is_complete(tmp_path):
     def look(path):
         write(path)
         assert policy_versions.versions(str(tmp_path)) == []

@@ -1,4 +1,4 @@
-"""Checkpoints: a damaged one is moved aside for the newest whole one, a foreign one is refused."""
+"""Checkpoints: a damaged one is quarantined, the one before is used, a foreign one refused."""
 
 import json
 import os
@@ -16,10 +16,9 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import common
 
 from fbrc_agent.agents import behavior as behavior_agent
-from fbrc_agent.datasets import sources
+from fbrc_agent.evaluation import rollouts
 from fbrc_agent.networks import behavior_network
-from fbrc_agent.training import checkpoints, fitted_behavior, stage
-from fbrc_agent.utils import signals
+from fbrc_agent.training import checkpoints, run_log
 from fbrc_agent.utils.errors import InputError
 from tests.helpers import tiny_runs
 
@@ -117,7 +116,7 @@ def test_manifest_says_what_the_checkpoint_is(saved):
     assert set(manifest["files"]) == {f"ckpt-40.{DATA}", f"ckpt-40.{INDEX}"}
 
 
-def test_whole_checkpoint_is_restored_without_a_word(directory, capsys):
+def test_complete_checkpoint_is_restored_without_a_word(directory, capsys):
     before = read_files(directory)
     assert restored_step(directory) == 40
     after = read_files(directory)
@@ -147,7 +146,7 @@ def test_fresh_directory_needs_nothing(tmp_path):
 
 @pytest.mark.parametrize("kind", [DATA, INDEX])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_checkpoint_is_moved_aside_for_the_one_before(directory, capsys, damage, kind):
+def test_damaged_checkpoint_is_quarantined_for_the_one_before(directory, capsys, damage, kind):
     DAMAGES[damage](directory / f"ckpt-40.{kind}")
     assert restored_step(directory) == 30
     lines = capsys.readouterr().err.splitlines()
@@ -196,7 +195,7 @@ def test_checkpoint_damaged_twice_is_kept_twice(directory):
     assert (directory / f"damaged-2-ckpt-40.{DATA}").exists()
 
 
-def test_as_many_damaged_checkpoints_are_kept_as_whole_ones(directory):
+def test_as_many_damaged_checkpoints_are_kept_as_complete_ones(directory):
     for step in (40, 40, 50, 60):
         agent = make_agent()
         trigger = make_learner(directory, agent, keep=2)
@@ -212,7 +211,7 @@ def test_as_many_damaged_checkpoints_are_kept_as_whole_ones(directory):
     ]
 
 
-def test_nothing_whole_is_refused_and_left_alone(directory):
+def test_nothing_complete_is_refused_and_left_alone(directory):
     for path in directory.glob(f"*.{DATA}"):
         flip_byte(path)
     before = read_files(directory)
@@ -239,14 +238,14 @@ def test_reader_passes_over_a_damaged_checkpoint_and_changes_nothing(directory, 
 # A process killed between the steps of a save.
 
 
-def test_unsealed_checkpoint_is_read_and_sealed(directory):
+def test_checkpoint_without_a_manifest_is_read_and_gets_one(directory):
     (directory / f"ckpt-40.{MANIFEST}").unlink()
     assert restored_step(directory) == 40
     assert json.loads((directory / f"ckpt-40.{MANIFEST}").read_text())["step"] == 40
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_unsealed_damaged_checkpoint_is_moved_aside(directory, capsys, damage):
+def test_damaged_checkpoint_without_a_manifest_is_quarantined(directory, capsys, damage):
     (directory / f"ckpt-40.{MANIFEST}").unlink()
     DAMAGES[damage](directory / f"ckpt-40.{DATA}")
     assert restored_step(directory) == 30
@@ -254,7 +253,7 @@ def test_unsealed_damaged_checkpoint_is_moved_aside(directory, capsys, damage):
 
 
 @pytest.mark.parametrize("damage", [truncate, flip_byte])
-def test_damaged_manifest_is_written_anew(directory, damage):
+def test_damaged_manifest_is_written_again(directory, damage):
     path = directory / f"ckpt-40.{MANIFEST}"
     path.write_text("{}") if damage is flip_byte else damage(path)
     assert restored_step(directory) == 40
@@ -283,7 +282,7 @@ def test_index_that_was_cut_is_no_damage(directory, capsys, length):
 
 
 @pytest.mark.parametrize("length", [0, 10])
-def test_first_save_that_was_cut_starts_the_stage_anew(directory, length):
+def test_first_save_that_was_cut_starts_the_stage_again(directory, length):
     index = (directory / f"ckpt-20.{INDEX}").read_bytes()
     for name in set(read_files(directory)) - {f"ckpt-20.{DATA}"}:
         (directory / name).unlink()
@@ -296,30 +295,26 @@ def test_first_save_that_was_cut_starts_the_stage_anew(directory, length):
 # Without an interval.
 
 
-def run_without_interval(root_dir, data, num_steps, evaluate):
-    agent = make_agent()
-    return stage.run_stage(
-        *(str(root_dir), "behavior", str(root_dir), agent, num_steps, data, 0, 8),
-        **{"log_interval": 0, "checkpoint_interval": 0, "eval_interval": 5},
-        evaluate=evaluate,
-        strategy=tf.distribute.get_strategy(),
-        identity=IDENTITY,
-        checkpoints_to_keep=3,
-    )
+def test_only_an_interruption_and_the_end_save_at_an_interval_of_0(
+    tmp_path, pendulum_data, monkeypatch
+):
+    options = {"EVAL_INTERVAL": 5, "train.checkpoint_interval": 0}
+    arguments = tiny_runs.train_arguments(tmp_path, pendulum_data, "behavior.gin", **options)
+    evaluate = rollouts.evaluate
 
-
-def test_only_an_interruption_and_the_end_save_at_an_interval_of_0(tmp_path, pendulum_data):
-    data = sources.load_dataset(str(pendulum_data))
-
-    def terminate(agent, stage_name):
+    def terminate(*args):
         os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*args)
 
-    with pytest.raises(signals.Interruption), signals.handlers():
-        run_without_interval(tmp_path, data, 20, terminate)
+    with monkeypatch.context() as context:
+        context.setattr(rollouts, "evaluate", terminate)
+        assert tiny_runs.run_command(*arguments) == 143
     saved = tmp_path / "behavior" / "train" / "checkpoints"
     assert [path.stem for path in saved.glob("*.index")] == ["ckpt-5"]
-    run_without_interval(tmp_path, data, 20, lambda agent, stage_name: None)
+    assert tiny_runs.run_command(*arguments) == 0
     assert sorted(path.stem for path in saved.glob("*.index")) == ["ckpt-20", "ckpt-5"]
+    events = [(e["step"], e["event"]) for e in run_log.read_events(str(tmp_path))]
+    assert events == [(5, "interrupted"), (5, "resumed")]
 
 
 # Checkpoints of other runs.
@@ -336,9 +331,9 @@ def test_checkpoint_of_another_run_is_refused(directory, name, value):
     assert read_files(directory) == before
 
 
-@pytest.mark.parametrize("is_sealed", [True, False])
-def test_checkpoint_of_other_networks_is_refused(directory, is_sealed):
-    if not is_sealed:
+@pytest.mark.parametrize("has_manifest", [True, False])
+def test_checkpoint_of_other_networks_is_refused(directory, has_manifest):
+    if not has_manifest:
         (directory / f"ckpt-40.{MANIFEST}").unlink()
     kernel = r"behavior_network/encoder/postprocessing_layers/1/kernel"
     with pytest.raises(InputError, match=rf"{kernel} \(3, 8\), this run's is \(3, 16\)"):
@@ -397,16 +392,16 @@ def test_damaged_run_ends_as_an_undamaged_one(
 
 
 @pytest.mark.slow
-def test_run_seals_the_checkpoints_of_both_stages(continued):
+def test_run_writes_manifests_for_the_checkpoints_of_both_stages(continued):
     for directory in (continued / "behavior" / "train", continued / "fbrc" / "train"):
-        sealed = {path.name for path in (directory / "checkpoints").glob(f"*.{MANIFEST}")}
+        described = {path.name for path in (directory / "checkpoints").glob(f"*.{MANIFEST}")}
         indices = {path.name for path in (directory / "checkpoints").glob("*.index")}
-        assert len(sealed) >= 2
-        assert {name.split(".")[0] for name in sealed} == {n.split(".")[0] for n in indices}
+        assert len(described) >= 2
+        assert {name.split(".")[0] for name in described} == {n.split(".")[0] for n in indices}
 
 
 @pytest.mark.slow
-def test_run_without_a_whole_checkpoint_is_refused(tiny_run, pendulum_data, tmp_path, capsys):
+def test_run_without_a_complete_checkpoint_is_refused(tiny_run, pendulum_data, tmp_path, capsys):
     root_dir = shutil.copytree(tiny_run, tmp_path / "run")
     for path in (root_dir / "fbrc" / "train" / "checkpoints").glob(f"*.{DATA}"):
         truncate(path)
@@ -415,7 +410,7 @@ def test_run_without_a_whole_checkpoint_is_refused(tiny_run, pendulum_data, tmp_
 
 
 @pytest.mark.slow
-def test_run_does_not_go_on_from_a_checkpoint_copied_from_another_seed(
+def test_run_does_not_resume_from_a_checkpoint_copied_from_another_seed(
     tiny_run, pendulum_data, tmp_path, capsys
 ):
     root_dir = shutil.copytree(tiny_run, tmp_path / "run")
@@ -423,25 +418,18 @@ def test_run_does_not_go_on_from_a_checkpoint_copied_from_another_seed(
     (root_dir / "run.json").write_text(json.dumps({**run, "seed": 1}))
     (root_dir / "operative_config.gin").unlink()
     assert tiny_runs.train(root_dir, pendulum_data, STEPS=30, SEED=1) == 2
-    assert "has seed 0, this run's is 1" in capsys.readouterr().err
+    assert "ckpt-20 has run '" in capsys.readouterr().err
 
 
-def test_run_does_not_go_on_with_another_density(tiny_run, pendulum_data, tmp_path, capsys):
-    root_dir = shutil.copytree(tiny_run, tmp_path / "run")
-    behavior = fitted_behavior.load_behavior_network(str(tiny_run / "behavior"))
-    ours = fitted_behavior.checksum(behavior)
-    behavior.trainable_variables[0].assign_add(tf.ones_like(behavior.trainable_variables[0]))
-    given = fitted_behavior.read_description(str(tiny_run / "behavior"))
-    fitted_behavior.save_behavior_network(
-        str(tmp_path / "other"), behavior, given["data"], given["result"]
-    )
-    binding = f"train.behavior_dir = '{tmp_path / 'other'}'"
-    before = (root_dir / "metrics.jsonl").read_bytes()
-    assert tiny_runs.train(root_dir, pendulum_data, STEPS=30, bindings=[binding]) == 2
-    theirs = fitted_behavior.checksum(behavior)
-    message = f"ckpt-20 has behavior density {ours!r}, this run's is {theirs!r}; give another"
-    assert message in capsys.readouterr().err
-    assert (root_dir / "metrics.jsonl").read_bytes() == before
+def test_run_does_not_resume_with_the_network_of_another_run(
+    tiny_run, pendulum_data, tmp_path, capsys
+):
+    before = (tiny_run / "metrics.jsonl").read_bytes()
+    binding = f"train.pretrained = {{'behavior': '{tiny_run / 'behavior'}'}}"
+    assert tiny_runs.train(tiny_run, pendulum_data, STEPS=30, bindings=[binding]) == 2
+    error = capsys.readouterr().err
+    assert "holds a run with pretrained networks = {}, not {'behavior': '" in error
+    assert (tiny_run / "metrics.jsonl").read_bytes() == before
 
 
 @pytest.mark.slow
@@ -453,25 +441,13 @@ def test_export_passes_over_a_damaged_checkpoint(tiny_run, tmp_path, capsys):
     assert "ckpt-10 is used instead" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_fitted_density_is_named(tmp_path, damage):
-    observation, action = tf.TensorSpec([3], tf.float32), BOUNDED_ACTION
-    density = behavior_network.MixtureBehaviorNetwork(observation, action, fc_layer_params=(8,))
-    density.create_variables()
-    data = {
-        **{"source": "x.hdf5", "checksum": "abc", "observation_size": 3, "action_size": 1},
-        **{"action_minimum": [-2.0], "action_maximum": [2.0]},
-    }
-    fitted_behavior.save_behavior_network(str(tmp_path), density, data, {})
-    DAMAGES[damage](tmp_path / "fitted" / f"weights.{DATA}")
-    with pytest.raises(InputError, match="fitted/weights cannot be read .* remove .*/fitted, "):
-        fitted_behavior.load_behavior_network(str(tmp_path))
-
-
 def test_no_checkpoint_to_keep_is_refused(pendulum_data, tmp_path, capsys):
     bindings = ["train.checkpoints_to_keep = 0"]
     assert tiny_runs.train(tmp_path / "run", pendulum_data, bindings=bindings) == 2
-    assert "train.checkpoints_to_keep is 0; it must be 1 or more." in capsys.readouterr().err
+    assert (
+        "train.checkpoints_to_keep is 0; it must be an integer of 1 or more."
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "run").exists()
 
 
