@@ -24,8 +24,8 @@ class Settings:
     penalty_weights: tuple[float, ...] = (  # F-BRC's lambda, increasing.
         0.0, 1e-6, 3e-6, 1e-5, 1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 1e-2, 0.1, 1.0,
     )  # fmt: skip
-    # BRAC's alpha, increasing; one reward network serves all. Its slope in the data changes its
-    # sign near 1/8.
+    # BRAC's alpha, increasing; one reward network serves all. The derivative of its landscape
+    # changes its sign in the data near 1/8.
     alphas: tuple[float, ...] = (
         0.0, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3,
         *(float(f"{alpha:.3g}") for alpha in np.logspace(-2.0, 0.0, 41)),
@@ -89,7 +89,7 @@ def values(weights: Weights, actions: tf.Tensor) -> tf.Tensor:
     return (hidden @ weights.kernel_3 + weights.bias_3)[:, :, 0]
 
 
-def slopes(weights: Weights, actions: tf.Tensor) -> tf.Tensor:
+def derivatives(weights: Weights, actions: tf.Tensor) -> tf.Tensor:
     """Returns df_k/da, `[K, B]`, of actions `[B]`: the derivative is carried forward.
 
     A ReLU's derivative is a step, whose own is 0: the steps are constants to the second derivative.
@@ -97,8 +97,8 @@ def slopes(weights: Weights, actions: tf.Tensor) -> tf.Tensor:
     hidden = actions[:, tf.newaxis] * weights.kernel_1 + weights.bias_1
     step_1 = tf.cast(hidden > 0.0, tf.float32)
     step_2 = tf.cast((step_1 * hidden) @ weights.kernel_2 + weights.bias_2 > 0.0, tf.float32)
-    slope = step_2 * ((step_1 * weights.kernel_1) @ weights.kernel_2)
-    return (slope @ weights.kernel_3)[:, :, 0]
+    derivative = step_2 * ((step_1 * weights.kernel_1) @ weights.kernel_2)
+    return (derivative @ weights.kernel_3)[:, :, 0]
 
 
 def losses(
@@ -112,7 +112,7 @@ def losses(
     `targets` y_k, `[K, B]`, and `uniform_actions` those of the penalty, `[P]`.
     """
     errors = tf.reduce_mean(tf.square(values(weights, actions) - targets), axis=1)
-    penalties = tf.reduce_mean(tf.square(slopes(weights, uniform_actions)), axis=1)
+    penalties = tf.reduce_mean(tf.square(derivatives(weights, uniform_actions)), axis=1)
     return errors + penalty_weights * penalties
 
 

@@ -85,7 +85,7 @@ def update_flops(
 
         critic loss  pi(s'), mu(s'), mu(s); target offsets; offsets forward, dW, dX but layer 1
         penalty      pi(s); offsets forward to the last hidden layer, dX from there to the action,
-                     a chain from the action to the last hidden layer but one, dW (`relu_critic`)
+                     a chain from the action to the last hidden layer but one, dW
         actor loss   offsets forward, dX to the action; the actor's dW, dX but layer 1
 
     The temperature takes the actor's sample (`share_actor_sample`) and needs none.

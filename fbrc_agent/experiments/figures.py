@@ -116,14 +116,8 @@ def _draw_returns(axes: Axes, runs: Sequence[LoggedRun]) -> None:
     references = tasks.get_task(first.identity["task"]).reference_scores
     if references is not None:
         low, width = references[0], (references[1] - references[0]) / 100.0
-
-        def to_score(returns: Any) -> Any:
-            return (returns - low) / width
-
-        def to_return(scores: Any) -> Any:
-            return scores * width + low
-
-        score = axes.secondary_yaxis("right", functions=(to_score, to_return))
+        functions = (lambda value: (value - low) / width, lambda score: score * width + low)
+        score = axes.secondary_yaxis("right", functions=functions)
         score.set_ylabel("normalized score")
     _add_legend(axes)
 

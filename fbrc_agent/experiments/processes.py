@@ -121,11 +121,7 @@ class Run:
                 )
 
     def check_ending(self, code: int, is_shared: bool) -> None:
-        """Checks how its process ended.
-
-        Args:
-          code: Its exit code.
-          is_shared: Whether other runs need its network.
+        """Checks how its process ended; `is_shared` says whether other runs need its network.
 
         Raises:
           InputError: If it failed. NaN or infinity is an outcome of a run that no other one needs.

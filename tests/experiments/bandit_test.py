@@ -94,7 +94,7 @@ def test_loss_and_gradient_are_those_of_float64():
 def test_penalty_is_that_of_the_agent():
     weights = random_weights()
     actions = tf.constant(np.linspace(-1.0, 1.0, 9, dtype=np.float32))
-    slopes = bandit_landscapes.slopes(weights, actions)
+    derivatives = bandit_landscapes.derivatives(weights, actions)
     for k in range(2):
         gradient = action_gradient.of_function(
             lambda a, k=k: bandit_landscapes.values(weights, a[:, 0])[k],
@@ -103,7 +103,7 @@ def test_penalty_is_that_of_the_agent():
         )
         expected = action_gradient.squared_norm(gradient)
         assert np.ptp(expected) > 0.0
-        np.testing.assert_allclose(tf.square(slopes[k]), expected, rtol=1e-5)
+        np.testing.assert_allclose(tf.square(derivatives[k]), expected, rtol=1e-5)
 
 
 def test_laplace_has_the_highest_likelihood():
