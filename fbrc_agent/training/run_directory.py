@@ -73,8 +73,10 @@ def check_identity(root_dir: str, run: Mapping[str, Any]) -> None:
 
 def write_operative_config(root_dir: str) -> None:
     """Writes operative_config.gin: every value that this start of the run has used so far."""
-    path = os.path.join(root_dir, "operative_config.gin")
-    atomic_files.write_text(path, gin.operative_config_str(max_line_length=_LINE_LENGTH))
+    config = gin.operative_config_str(max_line_length=_LINE_LENGTH)
+    # gin rules a heading off with a line of the full length.
+    config = re.sub(r"^# =+$", "# " + "=" * 78, config, flags=re.MULTILINE)
+    atomic_files.write_text(os.path.join(root_dir, "operative_config.gin"), config)
 
 
 def _identity(run: Mapping[str, Any]) -> dict[str, Any]:
