@@ -356,13 +356,17 @@ CASES = [
     _of_binding("create_offset_network.fc_layer_params = (0,)", rf"params is \(0,\); {_LAYERS}"),
     _of_binding("create_actor_network.fc_layer_params = 'ab'", f"params is 'ab'; {_LAYERS}"),
     _of_binding("create_actor_network.log_std_bounds = (2, -20)", r"is \(2, -20\); .* lower one f"),
-    _of_collect("LEVEL = 'good'", "collect.level is 'good', where one of random, medium"),
-    _of_collect("SEED = 'a'", "collect.seed is 'a', where an integer of 0 or more"),
-    _of_collect("collect.num_transitions = 2.5", "num_transitions is 2.5, where an integer of 2"),
-    _of_collect("collect.medium_return = 'x'", "medium_return is 'x', where a finite number"),
-    _of_collect("collect.medium_return = None", "collect.medium_return is not set, which the"),
+    _of_collect("LEVEL = 'good'", "collect.level is 'good'; it must be 'random', 'medium'"),
+    _of_collect("SEED = 'a'", "collect.seed is 'a'; it must be an integer of 0 or more"),
+    _of_collect(
+        "collect.num_transitions = 2.5", "num_transitions is 2.5; it must be an integer of 2"
+    ),
+    _of_collect("collect.medium_return = 'x'", "medium_return is 'x'; it must be a finite number"),
+    _of_collect("collect.medium_return = None", "collect.medium_return is None; the level 'medium"),
     _of_collect("TASK = 'pen-human-v1'", "'pen-human-v1' has no Gymnasium environment"),
-    _of_collect("OnlineSac.batch_size = 0", "OnlineSac.batch_size is 0, where an integer of 1"),
+    _of_collect(
+        "OnlineSac.batch_size = 0", "OnlineSac.batch_size is 0; it must be an integer of 1"
+    ),
     _of_collect("make_sac_agent.gamma = 3.0", "gamma is 3.0; it must be a number from 0 to 1"),
     # Data files.
     _of_data("none", "there is no such file; the data source must be an HDF5 file"),
