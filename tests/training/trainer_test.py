@@ -1,4 +1,4 @@
-"""The driver: what a run leaves on disk, how it goes on after an interruption, what it refuses."""
+"""The driver: what a run leaves on disk, how it resumes after an interruption, what it refuses."""
 
 import json
 import os
