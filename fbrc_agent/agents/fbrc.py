@@ -30,13 +30,6 @@ FbrcLossInfo = collections.namedtuple(
 PENALTY_ACTIONS = ("policy", "data")
 REGULARIZATIONS = ("offset", "gradient_penalty", "fisher")
 
-_CRITIC_NAMES = {
-    "critic_network": "CriticNetwork1",
-    "critic_network_2": "CriticNetwork2",
-    "target_critic_network": "TargetCriticNetwork1",
-    "target_critic_network_2": "TargetCriticNetwork2",
-}
-
 
 @gin.configurable
 class FbrcAgent(offline_sac.OfflineSacAgent):
@@ -166,12 +159,10 @@ class FbrcAgent(offline_sac.OfflineSacAgent):
             same. Meant for accelerators: on CPUs it is slower (docs/performance.md).
 
         Raises:
-          ValueError: If a network does not fit the specs (see `network_checks`), `behavior_network`
-            does not give distributions over `action_spec`, or a wrapped critic holds another
-            behavior network, or is given where there is no offset.
-          ValueError: If a number, flag, name, optimizer or loss function is not as above.
-          ValueError: If `jit_compile` meets debug summaries, an optimizer that is not Keras', or a
-            strategy of other than one device.
+          ValueError: If a number, flag, name, optimizer or loss function is not as above; a network
+            does not fit the specs (see `network_checks`); a wrapped critic holds another behavior
+            network, or is given where there is no offset; or XLA cannot compile the update (see
+            `updates.compile_update`).
           NotImplementedError: If actions are discrete.
         """
         given = dict(locals())  # The arguments by name.
@@ -191,21 +182,9 @@ class FbrcAgent(offline_sac.OfflineSacAgent):
         return self._behavior_network
 
     def _make_critics(self, given, critic_spec):
-        """Returns Q = O + log mu of each network O, or without the offset the networks."""
-        mu = self._behavior_network
-        network_checks.check_behavior_network(mu, *critic_spec)
-        if self._regularization == "offset":
-            return {
-                argument: critic_networks.with_log_mu(argument, net, mu, _CRITIC_NAMES[argument])
-                for argument, net in given.items()
-            }
-        for argument, net in given.items():
-            if critic_networks.learned(net) is not net:
-                raise ValueError(
-                    f"{argument} '{net.name}' is O + log mu, but the agent's regularization has "
-                    "no offset; give the network that it wraps, or regularization='offset'."
-                )
-        return given
+        network_checks.check_behavior_network(self._behavior_network, *critic_spec)
+        has_offset = self._regularization == "offset"
+        return critic_networks.make_critics(given, self._behavior_network, has_offset)
 
     # The losses, per example: `[B]`, or `[B, T]` of recurrent networks.
 

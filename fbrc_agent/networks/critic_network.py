@@ -1,6 +1,6 @@
 """Q = O + log mu: the critic wrapper, and the authors' offset network O."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Optional
 
 import gin
@@ -12,6 +12,13 @@ from tf_agents.utils import common
 
 from fbrc_agent.networks import initializers, network_checks
 from fbrc_agent.utils import checks
+
+_CRITIC_NAMES = {
+    "critic_network": "CriticNetwork1",
+    "critic_network_2": "CriticNetwork2",
+    "target_critic_network": "TargetCriticNetwork1",
+    "target_critic_network_2": "TargetCriticNetwork2",
+}
 
 
 @gin.configurable
@@ -114,28 +121,37 @@ def behavior_log_prob(
     return common.log_probability(behavior, action, action_spec)
 
 
-def with_log_mu(
-    argument: str, net: network.Network, behavior_network: network.Network, name: str
-) -> BehaviorRegularizedCriticNetwork:
-    """Returns Q = O + log mu of a network O; one that is Q already is returned as it is.
+def make_critics(
+    given: Mapping[str, network.Network], behavior_network: network.Network, has_offset: bool
+) -> dict[str, network.Network]:
+    """Returns Q = O + log mu of each network O; Q itself if it is given, or without the offset.
 
     Args:
-      argument: Name of the agent's argument that holds the network.
-      net: O or Q.
+      given: The networks by the names of an agent's arguments.
       behavior_network: mu.
-      name: Name of a new Q.
+      has_offset: Whether Q is O + log mu.
 
     Raises:
-      ValueError: If it is Q with another mu.
+      ValueError: If Q = O + log mu is given with another mu, or without the offset.
     """
-    if not isinstance(net, BehaviorRegularizedCriticNetwork):
-        return BehaviorRegularizedCriticNetwork(net, behavior_network, name)
-    if net.behavior_network is not behavior_network:
-        raise ValueError(
-            f"{argument} wraps the behavior network '{net.behavior_network.name}', not the agent's "
-            f"behavior_network '{behavior_network.name}'; give both the same object."
-        )
-    return net
+    made = {}
+    for argument, net in given.items():
+        is_wrapped = learned(net) is not net
+        if is_wrapped and not has_offset:
+            raise ValueError(
+                f"{argument} '{net.name}' is O + log mu, but the agent's regularization has no "
+                "offset; give the network that it wraps, or regularization='offset'."
+            )
+        if is_wrapped and net.behavior_network is not behavior_network:
+            raise ValueError(
+                f"{argument} wraps the behavior network '{net.behavior_network.name}', not the "
+                f"agent's behavior_network '{behavior_network.name}'; give both the same object."
+            )
+        if has_offset and not is_wrapped:
+            name = _CRITIC_NAMES[argument]
+            net = BehaviorRegularizedCriticNetwork(net, behavior_network, name)
+        made[argument] = net
+    return made
 
 
 def learned(critic: network.Network) -> network.Network:

@@ -170,8 +170,8 @@ def test_first_and_second_critic_and_targets_share_nothing_but_mu():
     agent = fbrc()
     first, second = agent._critic_network_1, agent._critic_network_2
     kernels = [v for v in first.variables if "kernel" in v.name]
-    twins = [v for v in second.variables if "kernel" in v.name]
-    assert all(not np.allclose(k, t) for k, t in zip(kernels, twins))
+    others = [v for v in second.variables if "kernel" in v.name]
+    assert all(not np.allclose(k, t) for k, t in zip(kernels, others))
     ids = {id(v) for net in (first, second) for v in net.variables}
     targets = agent._target_critic_network_1, agent._target_critic_network_2
     assert not ids & {id(v) for net in targets for v in net.variables}
@@ -214,10 +214,10 @@ def test_zero_weights_give_zero_critic_and_actor_loss():
 def test_regularization_of_the_offset_enters_the_critic_loss():
     layer = tf.keras.layers.Dense(1, kernel_regularizer=tf.keras.regularizers.L2(10.0))
     net = ddpg_critic.CriticNetwork((OBSERVATION, ACTION), last_layer=layer)
-    twin = ddpg_critic.CriticNetwork((OBSERVATION, ACTION))
+    second = ddpg_critic.CriticNetwork((OBSERVATION, ACTION))
     agent = fbrc(
         critic_network=net,
-        critic_network_2=twin,
+        critic_network_2=second,
         target_critic_network=ddpg_critic.CriticNetwork((OBSERVATION, ACTION)),
         target_critic_network_2=ddpg_critic.CriticNetwork((OBSERVATION, ACTION)),
     )
@@ -242,12 +242,12 @@ def test_diagnostics_of_a_linear_offset_by_hand():
     q_data = np.mean(experience.action.numpy()[:, 0] @ np.array([3.0, 4.0]))
     np.testing.assert_allclose(measured["q_data"], q_data, rtol=1e-5)
     info = agent.train(experience)
-    np.testing.assert_allclose(info.extra.gradient_penalty, 50.0, rtol=1e-6)  # 25 for each twin
+    np.testing.assert_allclose(info.extra.gradient_penalty, 50.0, rtol=1e-6)  # 25 for each critic
 
 
 def test_refuses_a_behavior_of_another_action_size():
     other = tensor_spec.BoundedTensorSpec([3], tf.float32, -1, 1)
-    with pytest.raises(ValueError, match=r"shape \(2,\).*event_shape=\[3\]"):
+    with pytest.raises(ValueError, match=r"event_shape=\[3\].*shape \(2,\)"):
         fbrc(behavior_network.MixtureBehaviorNetwork(OBSERVATION, other))
 
 

@@ -378,7 +378,7 @@ def test_critics_and_actor_train_and_mu_stays(name):
 
 
 @every_kind
-def test_twins_start_apart(name):
+def test_both_critics_start_apart(name):
     first, second, _ = trained(name).before
     assert len(first) == len(second)
     kernels = [(f, s) for f, s in zip(first, second) if f.ndim > 1]

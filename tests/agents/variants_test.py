@@ -140,7 +140,7 @@ def linear_agent(**changes):
 def test_slope_of_a_linear_network_is_the_same_everywhere(regularization, penalty_actions):
     agent = linear_agent(regularization=regularization, penalty_actions=penalty_actions)
     info = agent.train(agents.batch())
-    np.testing.assert_allclose(info.extra.gradient_penalty, 50.0, rtol=1e-6)  # 25 for each twin
+    np.testing.assert_allclose(info.extra.gradient_penalty, 50.0, rtol=1e-6)  # 25 for each critic
 
 
 @pytest.mark.parametrize("regularization", REGULARIZATIONS)
