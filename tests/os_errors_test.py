@@ -1,4 +1,4 @@
-"""Signals, two runs at once, and what the machine refuses: a run ends well and can go on."""
+"""Signals, two runs at once, and what the system refuses: a run ends well and can resume."""
 
 import contextlib
 import errno
@@ -129,21 +129,14 @@ def test_an_interrupt_that_comes_twice_at_once_is_one(heeded):
         time.sleep(0.1)
 
 
-def test_calls_of_the_learner_take_half_a_second():
-    calls = stage.UpdatesPerCall(num_workers=1)
-    sizes = []
-    for _ in range(5):
-        sizes.append(calls.updates)
-        calls.took(calls.updates, 20.0 if calls.is_first else 0.02 * calls.updates)
-    assert sizes == [1, 1, 25, 25, 25]
-
-
-@pytest.mark.parametrize("seconds, updates", [(0.0, 100), (1e-4, 100), (3.0, 1)])
-def test_calls_of_the_learner_have_1_to_100_updates(seconds, updates):
-    calls = stage.UpdatesPerCall(num_workers=1)
-    for _ in range(3):
-        calls.took(calls.updates, seconds * calls.updates)
-    assert calls.updates == updates
+@pytest.mark.parametrize(
+    "updates, seconds, fitting",
+    [(1, 0.02, 25), (25, 0.5, 25), (25, 1.0, 12), (1, 0.0, 100), (1, 1e-4, 100), (5, 15.0, 1)],
+)
+def test_calls_of_the_learner_take_half_a_second_and_have_1_to_100_updates(
+    updates, seconds, fitting
+):
+    assert stage.fitting_updates(updates, seconds) == fitting
 
 
 # Signals during a run.

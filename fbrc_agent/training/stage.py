@@ -173,7 +173,8 @@ def _train(
         )
     )
     intervals = [action.interval for action in actions if action.interval > 0]
-    calls = UpdatesPerCall(strategies.num_workers(run.strategy))
+    is_alone = strategies.num_workers(run.strategy) == 1
+    updates_per_call, is_first = 1, True
     any_worker = strategies.any_worker(run.strategy)
     is_stopping = False
     with contextlib.ExitStack() as stack:
@@ -181,14 +182,18 @@ def _train(
             action.at_start(step)
         while step < num_steps and not is_stopping:
             boundaries = [interval - step % interval for interval in intervals]
-            updates = min(calls.updates, num_steps - step, *boundaries)
+            updates = min(updates_per_call, num_steps - step, *boundaries)
             seconds = log.seconds
             log.start_clock()
             stage_learner.run(iterations=updates, iterator=iterator)
             log.stop_clock()
-            if calls.is_first:  # Until now there was only tracing, which a signal may cut short.
+            if not is_alone:
+                updates_per_call = _UPDATES_OF_WORKERS
+            elif not is_first:  # The time of the first call is that of tracing.
+                updates_per_call = fitting_updates(updates, log.seconds - seconds)
+            if is_first:  # Until now there was only tracing, which a signal may cut short.
                 stack.enter_context(signals.deferred())
-            calls.took(updates, log.seconds - seconds)
+                is_first = False
             step += updates
             for action in actions:
                 action.at_step(step)
@@ -208,31 +213,10 @@ def _train(
     return step
 
 
-class UpdatesPerCall:
-    """How many updates a call of the Learner makes: one while TensorFlow traces, then more.
-
-    Attributes:
-      updates: Updates of the next call.
-    """
-
-    def __init__(self, num_workers: int):
-        self.updates = 1
-        self._num_workers = num_workers
-        self._num_calls = 0
-
-    @property
-    def is_first(self) -> bool:
-        """Whether no call has been made."""
-        return self._num_calls == 0
-
-    def took(self, updates: int, seconds: float) -> None:
-        """Takes note of a call."""
-        self._num_calls += 1
-        if self._num_workers > 1:
-            self.updates = _UPDATES_OF_WORKERS
-        elif self._num_calls > 1:  # The time of the first call is that of tracing.
-            fitting = _SECONDS_PER_CALL * updates / max(seconds, 1e-9)
-            self.updates = max(1, min(_MOST_UPDATES, int(fitting)))
+def fitting_updates(updates: int, seconds: float) -> int:
+    """Returns how many updates a call should make, from the updates and seconds of the last one."""
+    fitting = _SECONDS_PER_CALL * updates / max(seconds, 1e-9)
+    return max(1, min(_MOST_UPDATES, int(fitting)))
 
 
 def _find_not_finite(

@@ -133,13 +133,12 @@ def train(
     with run_lock.hold(root_dir) as lock:
         run_directory.check_identity(root_dir, run.description)
         with distribution.scope():
-            for part in algorithm.pretraining:
-                if part.name not in results:
-                    found = run_agents.restore_network(
-                        *(part.name, run.directory(part.name), networks[part.name]),
-                        *(described, updates[part.name]),
-                    )
-                    results.update({} if found is None else {part.name: found})
+            for name in (part.name for part in algorithm.pretraining if part.name not in results):
+                found = run_agents.restore_network(
+                    name, run.directory(name), networks[name], described, updates[name]
+                )
+                if found is not None:
+                    results[name] = found
         result_path = os.path.join(root_dir, "result.json")
         result = json_files.read_json(result_path, ["policy", f"stages.{algorithm.name}.steps"])
         if result and result["stages"][algorithm.name]["steps"] >= steps:
@@ -148,18 +147,14 @@ def train(
         lock.sign()
         atomic_files.remove_leftovers(root_dir)
         run_directory.write_identity(root_dir, run.description)
-        for part in algorithm.stages:
-            if part.name not in results:
-                done = {name: result["steps"] for name, result in results.items()}
-                interval = eval_interval if part is algorithm else None
-                results[part.name] = stage.run_stage(
-                    run, part, agents[part.name], updates[part.name], interval, done
+        for part in (part for part in algorithm.stages if part.name not in results):
+            name, interval = part.name, eval_interval if part is algorithm else None
+            done = {before: result["steps"] for before, result in results.items()}
+            results[name] = stage.run_stage(run, part, agents[name], updates[name], interval, done)
+            if name in networks:
+                run_agents.save_network(
+                    name, run.directory(name), networks[name], described, results[name]
                 )
-                if part.name in networks:
-                    run_agents.save_network(
-                        *(part.name, run.directory(part.name), networks[part.name]),
-                        *(described, results[part.name]),
-                    )
         run_directory.write_operative_config(root_dir)
         last_step = results[algorithm.name]["steps"]
         records = run_log.read_metrics(root_dir)

@@ -33,7 +33,7 @@ SIZES = {
 
 
 def write_pendulum(path, seed=0):
-    """Writes whole episodes of uniform actions; returns their undiscounted returns."""
+    """Writes complete episodes of uniform actions; returns their undiscounted returns."""
     generator = np.random.default_rng(seed)
     environment = gymnasium_environment.make("Pendulum-v1")
     columns = {name: [] for name in ("observations", "actions", "rewards", "terminals", "timeouts")}

@@ -60,7 +60,7 @@ def make_learner(directory, agent, keep=3):
 
 
 def restored_step(directory):
-    """Returns the step that a Learner made after `prepare` goes on from."""
+    """Returns the step that a Learner made after `prepare` resumes from."""
     agent = make_agent()
     checkpoints.prepare(str(directory), agent, IDENTITY)
     make_learner(directory, agent)
@@ -344,7 +344,7 @@ def test_checkpoint_of_another_format_is_refused(directory):
         checkpoints.prepare(str(directory), make_agent(), IDENTITY)
 
 
-# Whole runs.
+# Runs.
 
 
 @pytest.fixture(scope="module")

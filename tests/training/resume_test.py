@@ -20,13 +20,13 @@ _NETWORKS = [
 def test_twenty_kills_change_nothing(tmp_path, pendulum_data, seed):
     options = {**_SIZES, "bindings": _NETWORKS}
     runs = {}
-    for name, number in (("whole", 0), ("killed", 20)):
+    for name, number in (("complete", 0), ("killed", 20)):
         arguments = tiny_runs.train_arguments(tmp_path / name, pendulum_data, **options)
         runs[name] = contract.run_killed(tmp_path / name, number, arguments, seed)
-    assert not runs["whole"]
+    assert not runs["complete"]
     kills = runs["killed"]
     print("\n".join(kills))
     assert len(kills) == 20
     assert any("wrote" in kill and "/checkpoints/" in kill for kill in kills)
     assert "wrote policies/" in kills[-1]
-    contract.assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    contract.assert_same_run(tmp_path / "complete", tmp_path / "killed")

@@ -1,4 +1,4 @@
-"""The policies that a run leaves as it goes on, and their model cards."""
+"""The policies that a run leaves while it trains, and their model cards."""
 
 import json
 import os
@@ -145,7 +145,7 @@ def test_evaluate_takes_the_task_of_the_card_from_the_known_ones_only(run, tmp_p
 
 
 def test_paths_in_the_card_are_not_opened(run, tmp_path, capsys):
-    """Named pipes: whoever opened one would wait forever."""
+    """Named pipes: a process that opened one would wait forever."""
     directory = tmp_path / "1"
     shutil.copytree(run / "policies/greedy/50", directory)
     pipe = tmp_path / "pipe"

@@ -119,7 +119,7 @@ def test_workers_have_the_same_weights(results):
 
 
 def test_comparison_sees_a_penalty_that_is_not_divided_by_the_replicas(results):
-    """Two replicas that both add the whole penalty train with twice its weight."""
+    """Two replicas that both add all of the penalty train with twice its weight."""
     weight = 2 * strategy_worker.PENALTY_WEIGHT
     doubled = strategy_worker.train(tf.distribute.get_strategy(), weight)
     for prefix in ("fbrc/variables/", "fbrc/losses/"):

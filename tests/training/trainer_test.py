@@ -1,4 +1,4 @@
-"""The driver: what a run leaves on disk, how it goes on after an interruption, what it refuses."""
+"""The driver: what a run leaves on disk, how it resumes after an interruption, what it refuses."""
 
 import json
 import os
@@ -286,7 +286,9 @@ def test_interrupted_run_is_completed(interrupted_run):
 
 def test_operative_config_alone_gives_the_same_operative_config(interrupted_run):
     root_dir, interrupted, _ = interrupted_run
-    assert read_operative_config(root_dir) == interrupted["config"]
+    extra = read_operative_config(root_dir) - interrupted["config"]
+    assert interrupted["config"] <= read_operative_config(root_dir)
+    assert {line.split(".")[0] for line in extra} <= {"export_policy"}  # Used at the end.
     assert "BehaviorAgent.optimizer = @behavior/Adam()" in interrupted["config"]
     assert "FbrcAgent.reward_bonus = 5.0" in interrupted["config"]
 
