@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fbrc_agent.experiments import benchmark, configuration, curves, report
+from fbrc_agent.experiments import benchmark, curves, report
 from fbrc_agent.utils import checks, tables
 
 # Hours for 1M updates, on 8 cores of an AMD EPYC 7B12.
@@ -52,7 +52,6 @@ def run_speed(root_dir: str, quick: bool) -> report.Report:
     """
     del root_dir
     rounds, seconds = speed(quick=quick)
-    configuration.parse("fbrc.gin", [configuration.text()])  # What is bound already stays.
     sizes = dataclasses.replace(benchmark.SIZES, seconds=seconds)
     measured = benchmark.run(benchmark.select_rows(_ROWS), sizes, rounds)
     numbers = extrapolate(measured["rounds"]["updates"])
