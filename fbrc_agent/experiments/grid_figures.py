@@ -104,12 +104,12 @@ def _draw_scores(axes: Axes, cells: Sequence[Cell]) -> None:
         label = cell[0].run.setting.label
         curves.draw_seeds(axes, _logs(cell), "normalized_score", color, label, marker="o")
     _mark_nan(axes, cells, "normalized_score")
-    level = cells[0][0].data["score_mean"]
+    level = summaries.data_of(cells[0][0])["score_mean"]
     curves.draw_level(axes, level, curves.GRAY, ":", "mean of the data")
 
 
 def _draw_pretrained_score(axes: Axes, cell: Cell, color: str, label: str = "") -> None:
-    level = summaries.mean_and_std(outcome.pretrained_score for outcome in cell)["mean"]
+    level = summaries.mean_and_std(o.numbers["pretrained_score"] for o in cell)["mean"]
     curves.draw_level(axes, level, color, "--", label or None)
 
 
@@ -127,12 +127,12 @@ def _mark_nan(axes: Axes, cells: Sequence[Cell], name: str) -> None:
     """Marks the end of runs that met NaN or infinity, at their last known value."""
     for color, cell in _colored(cells):
         for outcome in cell:
-            if outcome.nan_step is None:
-                continue
-            height, transform = outcome.log.mean_of_last(name), axes.transData
+            step, height = outcome.numbers["nan_step"], outcome.log.mean_of_last(name)
+            transform = axes.transData
             if height is None:  # At the bottom of the panel.
                 height, transform = 0.03, axes.get_xaxis_transform()
-            axes.plot(
-                [outcome.nan_step], [height], "X", ms=10, mec="black", color=color,
-                transform=transform, clip_on=False, ls="", label="NaN: the run ended",
-            )  # fmt: skip
+            if step is not None:
+                axes.plot(
+                    [step], [height], "X", ms=10, mec="black", color=color, clip_on=False,
+                    transform=transform, ls="", label="NaN: the run ended",
+                )  # fmt: skip

@@ -16,7 +16,7 @@ import gin
 from fbrc_agent.experiments import curves, grid_figures, processes, report, summaries
 from fbrc_agent.experiments.grid import Setting, Sizes, make_runs, make_sizes
 from fbrc_agent.experiments.grid_figures import Cell, Panel
-from fbrc_agent.experiments.summaries import LAST, text
+from fbrc_agent.experiments.summaries import LAST, curve_numbers, text, what_happened
 from fbrc_agent.utils import tables
 
 _Tasks = dict[str, Optional[str]]
@@ -70,11 +70,15 @@ _NORMS = {
 }
 
 
+def _mean(name: str) -> Callable[[Cell], str]:
+    return lambda cell: text(outcome.numbers[name] for outcome in cell)
+
+
 _COLUMNS: _Columns = {
-    "last score": lambda cell: text(o.last_score for o in cell),
-    "each seed": lambda cell: ", ".join(tables.number(o.last_score) for o in cell),
-    f"mean of the last {LAST}": lambda cell: text(o.mean_of_last_scores for o in cell),
-    "what happened": summaries.what_happened,
+    "last score": _mean("last_score"),
+    "each seed": lambda cell: ", ".join(tables.number(o.numbers["last_score"]) for o in cell),
+    f"mean of the last {LAST}": _mean("mean_of_last_scores"),
+    "what happened": what_happened,
 }
 _HAPPENED = (
     "A run that ended in NaN counts with its evaluations before. The critic diverged: its mean |Q| "
@@ -111,7 +115,7 @@ def run_norms(root_dir: str, quick: bool) -> report.Report:
     """
 
     def column(name: str, number: str) -> Callable[[Cell], str]:
-        return lambda cell: text((o.curve_numbers([name])[name][number] for o in cell), digits=2)
+        return lambda cell: text((curve_numbers(o.log, [name])[name][number] for o in cell), 2)
 
     return _run(
         "norms",
@@ -124,12 +128,12 @@ def run_norms(root_dir: str, quick: bool) -> report.Report:
             "largest ‖∇O‖": column("offset_gradient_norm", "largest"),
             "‖∇ log μ‖ at the end": column("behavior_gradient_norm", "mean_of_last"),
             "largest ‖∇ log μ‖": column("behavior_gradient_norm", "largest"),
-            "what happened": summaries.what_happened,
+            "what happened": what_happened,
         },
         explanation="Norms of gradients in the action (1 / unit of action), means over one batch "
         "of the data's states with the policy's actions; 'at the end' is the mean of the last "
         f"{LAST} lines of the log.",
-        extra=lambda cell: {"gradient_norms": [o.curve_numbers(list(_NORMS)) for o in cell]},
+        extra=lambda cell: {"gradient_norms": [curve_numbers(o.log, list(_NORMS)) for o in cell]},
     )
 
 
@@ -149,7 +153,7 @@ def run_density(root_dir: str, quick: bool) -> report.Report:
     """
 
     def likelihoods(cell: Cell) -> list[Optional[float]]:
-        return [outcome.pretrained_number("log_prob") for outcome in cell]
+        return [outcome.pretrained["behavior"].mean_of_last("log_prob") for outcome in cell]
 
     fit = ("fit of the behavior policy", "log-likelihood, nats per action")
     return _run(
@@ -165,7 +169,7 @@ def run_density(root_dir: str, quick: bool) -> report.Report:
         ],
         columns={
             "log-likelihood": lambda cell: text(likelihoods(cell), digits=2),
-            "score of the behavior policy": lambda cell: text(o.pretrained_score for o in cell),
+            "score of the behavior policy": _mean("pretrained_score"),
             **_COLUMNS,
         },
         explanation="The log-likelihood is that of one batch of the data that the behavior policy "
@@ -192,7 +196,7 @@ def _run(
     processes.run_all(runs, sizes.num_jobs)
     grouped = itertools.groupby(map(summaries.read, runs), lambda o: (o.run.task, o.run.setting))
     cells = [list(outcomes) for _, outcomes in grouped]
-    data = {cell[0].run.task: cell[0].data for cell in cells}
+    data = {cell[0].run.task: summaries.data_of(cell[0]) for cell in cells}
     rows = [["task", "setting", *columns]]
     rows += [
         [cell[0].run.task, cell[0].run.setting.label, *(make(cell) for make in columns.values())]

@@ -345,7 +345,7 @@ def test_numbers_of_a_run_are_those_of_its_metrics(real_runs):
 
 def test_nan_is_an_outcome(real_runs):
     _, bad = real_runs
-    assert 1 <= summaries.read(bad).nan_step <= 20
+    assert 1 <= summaries.read(bad).numbers["nan_step"] <= 20
     assert not bad.is_complete()
 
 
