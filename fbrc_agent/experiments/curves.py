@@ -146,8 +146,9 @@ def draw_level(
         axes.axhline(level, color=color, ls=style, lw=1.4, label=label)
 
 
-def style_panel(axes: Axes, title: str, unit: str) -> None:
-    """Gives a panel over updates its title, labels and grid."""
+def style_panel(axes: Axes, title: str, unit: str, log_scale: bool = False) -> None:
+    """Gives a panel over updates its title, labels, scale and grid."""
+    axes.set_yscale("log" if log_scale else "linear")
     axes.set_title(title, fontsize=11)
     axes.set_xlabel("updates")
     axes.set_ylabel(unit)

@@ -131,13 +131,11 @@ def _final_return(run: LoggedRun, stage: str) -> Optional[float]:
 def _draw_panel(
     axes: Axes, runs: Sequence[LoggedRun], stage: str, panel: Mapping[str, Any]
 ) -> None:
-    curves.style_panel(axes, panel["title"], panel["unit"])
+    curves.style_panel(axes, panel["title"], panel["unit"], panel["log_scale"])
     for (name, label), color in zip(panel["lines"].items(), curves.COLORS):
         curves.draw_seeds(
             axes, runs, name, color, label if len(panel["lines"]) > 1 else None, stage
         )
-    if panel["log_scale"]:
-        axes.set_yscale("log")
     _add_legend(axes)
 
 

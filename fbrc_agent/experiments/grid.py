@@ -100,19 +100,19 @@ class Setting(NamedTuple):
       name: Name of its directory; experiments that share their runs mean the same by it.
       label: What tables and legends call it.
       gin_file: gin file of its algorithm.
+      color: Its color in all pictures.
       bindings: gin bindings after the gin file.
       pretraining: The settings whose trained networks it takes, by the names of their algorithms.
         Their bindings are in force in its own runs too. An algorithm that is missing here and
         trained first is trained by the run itself.
-      color: Its color in all pictures; None for one by the order of settings.
     """
 
     name: str
     label: str
     gin_file: str
+    color: str
     bindings: tuple[str, ...] = ()
     pretraining: Mapping[str, "Setting"] = {}
-    color: Optional[str] = None
 
     @property
     def all_bindings(self) -> list[str]:

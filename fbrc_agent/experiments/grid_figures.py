@@ -1,8 +1,7 @@
 """Pictures of grids: panels for each task, seeds as thin lines and a band, their mean thick."""
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Callable
+from collections.abc import Mapping, Sequence
+from typing import Callable, Optional
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -57,52 +56,46 @@ def scores_beside_pretrained(axes: Axes, task: str, cells: Sequence[Cell]) -> No
     """Draws the scores, each with its pretrained policy's in the same color."""
     curves.style_panel(axes, f"{task} (dashed: pretrained policy)", "normalized score")
     _draw_scores(axes, cells)
-    for color, cell in _colored(cells):
-        _draw_pretrained_score(axes, cell, color)
+    for cell in cells:
+        _draw_pretrained_score(axes, cell, cell[0].run.setting.color)
 
 
-def numbers(unit: str, symbols: Mapping[str, str]) -> Panel:
-    """Returns a panel of logged numbers on a logarithmic axis.
-
-    Args:
-      unit: Label of the vertical axis.
-      symbols: Labels by the names of the numbers, each with a line style of its own.
-    """
-
-    def panel(axes: Axes, task: str, cells: Sequence[Cell]) -> None:
-        curves.style_panel(axes, task, unit)
-        for color, cell in _colored(cells):
-            for style, (name, symbol) in zip(("-", "--", ":"), symbols.items()):
-                label = f"{symbol}, {cell[0].run.setting.label}"
-                curves.draw_seeds(axes, _logs(cell), name, color, label, style=style)
-        _mark_nan(axes, cells, next(iter(symbols)))
-        axes.set_yscale("log")
-
-    return panel
-
-
-def pretraining(stage: str, name: str, title: str, unit: str) -> Panel:
-    """Returns a panel of a number of the algorithm that is trained first.
+def numbers(
+    title: str,
+    unit: str,
+    lines: Mapping[str, str],
+    log_scale: bool = False,
+    stage: Optional[str] = None,
+) -> Panel:
+    """Returns a panel of logged numbers.
 
     Args:
-      stage: The algorithm's name.
-      name: Name of the number.
       title: Title, after the task.
       unit: Label of the vertical axis.
+      lines: Labels by the names of the numbers, each with a line style of its own; '' for none.
+      log_scale: Whether the vertical axis is logarithmic.
+      stage: An algorithm that is trained first, whose numbers they are.
     """
 
     def panel(axes: Axes, task: str, cells: Sequence[Cell]) -> None:
-        curves.style_panel(axes, f"{task}: {title}", unit)
-        for color, cell in _colored(cells):
-            curves.draw_seeds(axes, [o.pretrained[stage] for o in cell], name, color)
+        curves.style_panel(axes, task + title, unit, log_scale)
+        for cell in cells:
+            setting = cell[0].run.setting
+            logs = [o.pretrained[stage] if stage else o.log for o in cell]
+            for style, (name, symbol) in zip(("-", "--", ":"), lines.items()):
+                label = f"{symbol}, {setting.label}" if symbol else None
+                curves.draw_seeds(axes, logs, name, setting.color, label, style=style)
+        if stage is None:
+            _mark_nan(axes, cells, next(iter(lines)))
 
     return panel
 
 
 def _draw_scores(axes: Axes, cells: Sequence[Cell]) -> None:
-    for color, cell in _colored(cells):
-        label = cell[0].run.setting.label
-        curves.draw_seeds(axes, _logs(cell), "normalized_score", color, label, marker="o")
+    for cell in cells:
+        setting = cell[0].run.setting
+        common = "normalized_score", setting.color, setting.label
+        curves.draw_seeds(axes, [outcome.log for outcome in cell], *common, marker="o")
     _mark_nan(axes, cells, "normalized_score")
     level = summaries.data_of(cells[0][0])["score_mean"]
     curves.draw_level(axes, level, curves.GRAY, ":", "mean of the data")
@@ -113,26 +106,15 @@ def _draw_pretrained_score(axes: Axes, cell: Cell, color: str, label: str = "") 
     curves.draw_level(axes, level, color, "--", label or None)
 
 
-def _colored(cells: Sequence[Cell]) -> Iterator[tuple[str, Cell]]:
-    """Yields each cell after the color of its setting, its own or one by the order."""
-    for color, cell in zip(itertools.cycle(curves.COLORS), cells):
-        yield cell[0].run.setting.color or color, cell
-
-
-def _logs(cell: Cell) -> list[curves.LoggedRun]:
-    return [outcome.log for outcome in cell]
-
-
 def _mark_nan(axes: Axes, cells: Sequence[Cell], name: str) -> None:
     """Marks the end of runs that met NaN or infinity, at their last known value."""
-    for color, cell in _colored(cells):
-        for outcome in cell:
-            step, height = outcome.numbers["nan_step"], outcome.log.mean_of_last(name)
-            transform = axes.transData
-            if height is None:  # At the bottom of the panel.
-                height, transform = 0.03, axes.get_xaxis_transform()
-            if step is not None:
-                axes.plot(
-                    [step], [height], "X", ms=10, mec="black", color=color, clip_on=False,
-                    transform=transform, ls="", label="NaN: the run ended",
-                )  # fmt: skip
+    for outcome in (outcome for cell in cells for outcome in cell):
+        step, height = outcome.numbers["nan_step"], outcome.log.mean_of_last(name)
+        transform = axes.transData
+        if height is None:  # At the bottom of the panel.
+            height, transform = 0.03, axes.get_xaxis_transform()
+        if step is not None:
+            axes.plot(
+                [step], [height], "X", ms=10, mec="black", color=outcome.run.setting.color,
+                transform=transform, clip_on=False, ls="", label="NaN: the run ended",
+            )  # fmt: skip

@@ -33,8 +33,8 @@ _HOPPER: _Tasks = {"Hopper-v4": "embedded:hopper-medium-replay"}
 
 
 def _behavior(name: str, *bindings: str) -> dict[str, Setting]:
-    setting = Setting(f"behavior-{name}", "behavior policy", "behavior.gin", bindings)
-    return {"behavior": setting}
+    names = f"behavior-{name}", "behavior policy", "behavior.gin"
+    return {"behavior": Setting(*names, curves.GRAY, bindings)}
 
 
 MIXTURE = _behavior("mixture")
@@ -45,7 +45,7 @@ _JOINT = _behavior("joint", "MixtureBehaviorNetwork.joint = True")
 def _setting(
     name: str, label: str, color: str, *bindings: str, behavior: Mapping[str, Setting] = MIXTURE
 ) -> Setting:
-    return Setting(name, label, "fbrc.gin", bindings, behavior, color)
+    return Setting(name, label, "fbrc.gin", color, bindings, behavior)
 
 
 _WEIGHT, _REGULARIZATION = "FbrcAgent.gradient_penalty_weight", "FbrcAgent.regularization"
@@ -122,7 +122,7 @@ def run_norms(root_dir: str, quick: bool) -> report.Report:
         "Action gradients of offset and behavior policy, with and without penalty (figure 4)",
         (LAMBDA_0, FBRC._replace(label="λ = 0.1")),
         *(root_dir, quick),
-        panels=[grid_figures.numbers("mean norm, 1 / unit of action", _NORMS)],
+        panels=[grid_figures.numbers("", "mean norm, 1 / unit of action", _NORMS, log_scale=True)],
         columns={
             "‖∇O‖ at the end": column("offset_gradient_norm", "mean_of_last"),
             "largest ‖∇O‖": column("offset_gradient_norm", "largest"),
@@ -155,7 +155,10 @@ def run_density(root_dir: str, quick: bool) -> report.Report:
     def likelihoods(cell: Cell) -> list[Optional[float]]:
         return [outcome.pretrained["behavior"].mean_of_last("log_prob") for outcome in cell]
 
-    fit = ("fit of the behavior policy", "log-likelihood, nats per action")
+    fit = grid_figures.numbers(
+        *(": fit of the behavior policy", "log-likelihood, nats per action", {"log_prob": ""}),
+        stage="behavior",
+    )
     return _run(
         "density",
         "Behavior policies: mixture per dimension, one normal, joint mixture (section 4.3)",
@@ -163,10 +166,7 @@ def run_density(root_dir: str, quick: bool) -> report.Report:
         *(root_dir, quick),
         # With the one action dimension of the pendulum, the two mixtures are the same.
         tasks=_HOPPER if quick else _MEDIUM_EXPERT,
-        panels=[
-            grid_figures.scores_beside_pretrained,
-            grid_figures.pretraining("behavior", "log_prob", *fit),
-        ],
+        panels=[grid_figures.scores_beside_pretrained, fit],
         columns={
             "log-likelihood": lambda cell: text(likelihoods(cell), digits=2),
             "score of the behavior policy": _mean("pretrained_score"),
@@ -203,7 +203,7 @@ def _run(
         for cell in cells
     ]
     table = tables.table(rows, markdown=True)
-    paragraphs = [_describe(sizes), _describe_data(sizes, data), table, explanation, _HAPPENED]
+    paragraphs = [_describe(sizes, data), table, explanation, _HAPPENED]
     return report.Report(
         name=name,
         title=title,
@@ -228,28 +228,23 @@ def _command(name: str, quick: bool, root_dir: str) -> str:
     return " ".join(words + (["--gin_bindings", *bindings] if bindings else []))
 
 
-def _describe(sizes: Sizes) -> str:
-    sentences = [
+def _describe(sizes: Sizes, described: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns the sizes and the data of a grid in sentences."""
+    every = f" Every run has `{'`, `'.join(sizes.bindings)}`." if sizes.bindings else ""
+    text = (
         f"Each behavior policy was trained with {sizes.pretraining_steps:,} updates and each agent "
         f"with {sizes.steps:,}; seeds: {sizes.seeds}; episodes of an evaluation: "
-        f"{sizes.num_eval_episodes}, every {sizes.eval_interval:,} updates.",
-        "Scores are normalized (0: a random policy, 100: an expert); ± is the standard deviation "
-        "over seeds (n - 1).",
-    ]
-    if sizes.bindings:
-        sentences.append(f"Every run has `{'`, `'.join(sizes.bindings)}`.")
-    return " ".join(sentences)
-
-
-def _describe_data(sizes: Sizes, described: dict[str, dict[str, Any]]) -> str:
-    lines = []
+        f"{sizes.num_eval_episodes}, every {sizes.eval_interval:,} updates. Scores are normalized "
+        "(0: a random policy, 100: an expert); ± is the standard deviation over seeds (n - 1)."
+        f"{every}\n"
+    )
     for task, data in described.items():
         kind = "the task's own file"
         if sizes.tasks[task] not in (None, task):
             kind = "not the task's D4RL file, whose published scores do not compare"
-        lines.append(
-            f"- {task}: {data['source']}, {data['transitions']:,} transitions, "
+        text += (
+            f"\n- {task}: {data['source']}, {data['transitions']:,} transitions, "
             f"{data['episodes']:,} episodes, mean score {tables.number(data['score_mean'])}; "
             f"{kind}."
         )
-    return "\n".join(lines)
+    return text

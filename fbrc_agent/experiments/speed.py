@@ -24,31 +24,28 @@ _COLORS = {"behavior": curves.SKY, "fbrc": curves.BLUE, "cql": curves.ORANGE}
 _METHODS = {"behavior policy + F-BRC": ("behavior", "fbrc"), "CQL": ("cql",)}
 
 
-@gin.configurable(denylist=["quick"])
-def speed(
-    quick: bool, rounds: Optional[int] = None, seconds: float = benchmark.SIZES.seconds
-) -> tuple[int, float]:
-    """Returns the rounds and the seconds of each agent in a round, at least; both above 0.
-
-    Rounds are by default 3 if quick, else those of `bin/benchmark`.
-    """
-    if rounds is None:
-        rounds = 3 if quick else benchmark.ROUNDS
-    checks.check_integer("speed.rounds", rounds, 1)
-    checks.check_number("speed.seconds", seconds, above=0)
-    return rounds, seconds
-
-
-def run_speed(root_dir: str, quick: bool) -> report.Report:
+@gin.configurable("speed", denylist=["root_dir", "quick"])
+def run_speed(
+    root_dir: str,
+    quick: bool,
+    rounds: Optional[int] = None,
+    seconds: float = benchmark.SIZES.seconds,
+) -> report.Report:
     """Measures updates per second and extrapolates them to 1M updates.
 
-    Nothing is kept in root_dir; `quick` measures few rounds.
+    Args:
+      root_dir: Nothing is kept there.
+      quick: Whether to measure 3 rounds by default, instead of those of `bin/benchmark`.
+      rounds: How many; 1 or more.
+      seconds: Of each agent in a round, at least; above 0.
 
     Raises:
-      InputError: If gin's `speed` is not usable.
+      InputError: If `rounds` or `seconds` is not in its range.
     """
     del root_dir
-    rounds, seconds = speed(quick=quick)
+    rounds = (3 if quick else benchmark.ROUNDS) if rounds is None else rounds
+    checks.check_integer("speed.rounds", rounds, 1)
+    checks.check_number("speed.seconds", seconds, above=0)
     sizes = dataclasses.replace(benchmark.SIZES, seconds=seconds)
     measured = benchmark.run(benchmark.select_rows(_ROWS), sizes, rounds)
     numbers = extrapolate(measured["rounds"]["updates"])
