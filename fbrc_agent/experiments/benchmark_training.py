@@ -120,11 +120,10 @@ def make_updates(sizes: Sizes, directory: str, wanted: Sequence[str]) -> dict[st
     del directory
     data = synthetic_data(sizes, rows=sizes.batch_size)
     batch = next(iter(batches.make_tf_dataset(data, sizes.batch_size, seed=0)))[0]
-    count, contenders = sizes.updates_per_call, {}
-    if "gemm" in wanted:
-        contenders["gemm"] = _make_gemm(sizes)
+    count = sizes.updates_per_call
     # All are made before any is warmed up: setting the seed of one drops the others' kernels.
     agents = {name: make_agent(name, data) for name in wanted if name != "gemm"}
+    contenders = {"gemm": _make_gemm(sizes)} if "gemm" in wanted else {}
     for name, agent in agents.items():
         agent.initialize()
         call = functools.partial(updates_in_one_call(agent, count), batch)

@@ -138,14 +138,6 @@ def draw_seeds(
     axes.plot(steps, mean, color=color, ls=style, lw=width, marker=dots, ms=3.5, label=label)
 
 
-def draw_level(
-    axes: Axes, level: Optional[float], color: str, style: str, label: Optional[str] = None
-) -> None:
-    """Draws a horizontal line, if its height is known."""
-    if level is not None:
-        axes.axhline(level, color=color, ls=style, lw=1.4, label=label)
-
-
 def style_panel(axes: Axes, title: str, unit: str, log_scale: bool = False) -> None:
     """Gives a panel over updates its title, labels, scale and grid."""
     axes.set_yscale("log" if log_scale else "linear")

@@ -108,7 +108,7 @@ def _draw_returns(axes: Axes, runs: Sequence[LoggedRun]) -> None:
         levels[stage["label"]] = sum(known) / len(known) if known else None
     for (name, level), color in zip(levels.items(), (curves.GRAY, *curves.COLORS[1:])):
         if level is not None:
-            curves.draw_level(axes, level, color, "--", f"{name}: {level:.1f}")
+            axes.axhline(level, color=color, ls="--", lw=1.4, label=f"{name}: {level:.1f}")
     references = tasks.get_task(identity["task"]).reference_scores
     if references is not None:
         low, width = references[0], (references[1] - references[0]) / 100.0

@@ -57,7 +57,7 @@ def scores_beside_pretrained(axes: Axes, task: str, cells: Sequence[Cell]) -> No
     curves.style_panel(axes, f"{task} (dashed: pretrained policy)", "normalized score")
     _draw_scores(axes, cells)
     for cell in cells:
-        _draw_pretrained_score(axes, cell, cell[0].run.setting.color)
+        _draw_pretrained_score(axes, cell, cell[0].run.setting.color, None)
 
 
 def numbers(
@@ -98,12 +98,19 @@ def _draw_scores(axes: Axes, cells: Sequence[Cell]) -> None:
         curves.draw_seeds(axes, [outcome.log for outcome in cell], *common, marker="o")
     _mark_nan(axes, cells, "normalized_score")
     level = summaries.data_of(cells[0][0])["score_mean"]
-    curves.draw_level(axes, level, curves.GRAY, ":", "mean of the data")
+    _draw_level(axes, level, curves.GRAY, ":", "mean of the data")
 
 
-def _draw_pretrained_score(axes: Axes, cell: Cell, color: str, label: str = "") -> None:
+def _draw_pretrained_score(axes: Axes, cell: Cell, color: str, label: Optional[str]) -> None:
     level = summaries.mean_and_std(o.numbers["pretrained_score"] for o in cell)["mean"]
-    curves.draw_level(axes, level, color, "--", label or None)
+    _draw_level(axes, level, color, "--", label)
+
+
+def _draw_level(
+    axes: Axes, level: Optional[float], color: str, style: str, label: Optional[str]
+) -> None:
+    if level is not None:
+        axes.axhline(level, color=color, ls=style, lw=1.4, label=label)
 
 
 def _mark_nan(axes: Axes, cells: Sequence[Cell], name: str) -> None:
