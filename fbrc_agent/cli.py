@@ -334,7 +334,7 @@ def reproduce() -> int:
         experiment = experiments.get(flags.name)
         _parse_gin(["fbrc.gin"], flags.gin_bindings or [])
         root_dir = flags.root_dir or os.path.join("runs", "reproduce", flags.name)
-        print(experiments.run(experiment, root_dir, flags.quick))
+        print(experiments.run(experiment, root_dir, flags.quick, sys.argv[1:]))
 
     return _run("reproduce", "Run an experiment, the paper's or ours.", add_flags, body)
 

@@ -13,8 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fbrc_agent.experiments import bandit_landscapes, curves
-from fbrc_agent.experiments import report as reports
+from fbrc_agent.experiments import bandit_landscapes, curves, report
 from fbrc_agent.experiments.bandit_landscapes import DATA_BOUND, GRID, Landscapes, Settings
 from fbrc_agent.utils import tables
 
@@ -43,23 +42,21 @@ _FBRC = _Method(
 )
 
 
-def run_bandit(root_dir: str, quick: bool) -> reports.Report:
+def run_bandit(root_dir: str, quick: bool) -> report.Report:
     """Maps the landscapes over lambda and alpha; see `measure` for the numbers."""
     del root_dir
-    settings = bandit_landscapes.QUICK_SETTINGS if quick else Settings()
-    return make_report(settings, reports.command("bandit", quick))
+    return make_report(bandit_landscapes.QUICK_SETTINGS if quick else Settings())
 
 
-def make_report(settings: Settings, command: str) -> reports.Report:
+def make_report(settings: Settings) -> report.Report:
     """Runs the bandit in the given setting."""
     started = time.perf_counter()
     landscapes = bandit_landscapes.train(settings)
     numbers = measure(landscapes, settings)
     numbers["seconds"] = round(time.perf_counter() - started, 1)
-    return reports.Report(
+    return report.Report(
         name="bandit",
         title="Bandit: what F-BRC and BRAC maximize (section 5.1, figure 1)",
-        command=command,
         numbers=numbers,
         figure=draw(landscapes, numbers),
         text=describe(numbers),

@@ -6,12 +6,8 @@ of them: with the same `grid.runs_dir` they share their runs.
 
 import dataclasses
 import itertools
-import re
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Optional
-
-import gin
 
 from fbrc_agent.experiments import curves, grid_figures, processes, report, summaries
 from fbrc_agent.experiments.grid import Setting, Sizes, make_runs, make_sizes
@@ -207,7 +203,6 @@ def _run(
     return report.Report(
         name=name,
         title=title,
-        command=_command(name, quick, root_dir),
         numbers={
             "sizes": dataclasses.asdict(sizes),
             "data": data,
@@ -216,16 +211,6 @@ def _run(
         figure=grid_figures.draw(cells, title, panels),
         text="\n\n".join(filter(None, paragraphs)),
     )
-
-
-def _command(name: str, quick: bool, root_dir: str) -> str:
-    """Returns the command with its directory and gin bindings."""
-    bound = gin.config_str(max_line_length=100_000)
-    lines = [line for line in bound.splitlines() if line.startswith("grid.")]
-    # A binding has single quotes itself, as Python's texts.
-    bindings = [shlex.quote(x) if re.search(r'["$`\\!]', x) else f'"{x}"' for x in lines]
-    words = [report.command(name, quick), "--root_dir", shlex.quote(root_dir)]
-    return " ".join(words + (["--gin_bindings", *bindings] if bindings else []))
 
 
 def _describe(sizes: Sizes, described: Mapping[str, Mapping[str, Any]]) -> str:

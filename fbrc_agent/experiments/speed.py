@@ -53,7 +53,6 @@ def run_speed(
     return report.Report(
         name="speed",
         title="Time of behavior policy and F-BRC against CQL (section 5.2)",
-        command=report.command("speed", quick),
         numbers=numbers,
         figure=_draw(numbers),
         text=_describe(numbers),
