@@ -332,7 +332,7 @@ def reproduce() -> int:
         from fbrc_agent import experiments
 
         experiment = experiments.get(flags.name)
-        _parse_gin(["fbrc.gin"], flags.gin_bindings or [])
+        _parse_gin([], flags.gin_bindings or [])
         root_dir = flags.root_dir or os.path.join("runs", "reproduce", flags.name)
         print(experiments.run(experiment, root_dir, flags.quick, sys.argv[1:]))
 

@@ -5,6 +5,7 @@ networks of gin/fbrc.gin and observations and actions of HalfCheetah's sizes.
 """
 
 import dataclasses
+import logging
 from typing import Any, Optional
 
 import gin
@@ -46,6 +47,11 @@ def run_speed(
     rounds = (3 if quick else benchmark.ROUNDS) if rounds is None else rounds
     checks.check_integer("speed.rounds", rounds, 1)
     checks.check_number("speed.seconds", seconds, above=0)
+    bound = gin.config_str(max_line_length=100_000)  # It stays: it is parsed after the file.
+    logging.disable(logging.ERROR)  # gin logs an error for each place where the file is not.
+    with gin.unlock_config():
+        gin.parse_config_files_and_bindings(["fbrc.gin"], [bound], finalize_config=False)
+    logging.disable(logging.NOTSET)
     sizes = dataclasses.replace(benchmark.SIZES, seconds=seconds)
     measured = benchmark.run(benchmark.select_rows(_ROWS), sizes, rounds)
     numbers = extrapolate(measured["rounds"]["updates"])
