@@ -84,6 +84,8 @@ def collect(
     given: dict[str, Any] = {"medium": medium_return, "expert": expert_return}
     thresholds = {f"{name}_return": value for name, value in given.items() if name in level}
     for name, threshold in thresholds.items():
+        if threshold is None:
+            raise InputError(f"collect.{name} is None; the level '{level}' needs a number.")
         checks.check_number(f"collect.{name}", threshold)
     tf.keras.utils.set_random_seed(seed)
     parts: list[dict[str, np.ndarray]] = []
