@@ -291,7 +291,7 @@ def reproduce(flags: argparse.Namespace) -> None:
     experiment = experiments.get(flags.name)
     _parse_gin([], flags.gin_bindings)
     root_dir = flags.root_dir or os.path.join("runs", "reproduce", flags.name)
-    print(experiments.run(experiment, root_dir, flags.quick))
+    print(experiments.run(experiment, root_dir, flags.quick, sys.argv[1:]))
 
 
 COMMANDS = {

@@ -2,11 +2,10 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-import tqdm
 
 from fbrc_agent.networks import initializers
 from fbrc_agent.utils import progress
@@ -122,85 +121,73 @@ def train(settings: Settings) -> Landscapes:
     The networks of a seed, one for each lambda and one for the rewards, are trained together, from
     the same first weights and on the same batches.
     """
-    trainer = _Trainer(settings)
+    networks, units = len(settings.penalty_weights) + 1, settings.units
+    shapes = ((1, units), (1, units), (units, units), (1, units), (units, 1), (1, 1))
+    variables = [tf.Variable(tf.zeros((networks, *shape))) for shape in shapes]
+    # Adam goes by elements, so that networks in one tensor do not touch each other. The legacy one
+    # is a fused operation.
+    optimizer = tf.keras.optimizers.legacy.Adam(settings.learning_rate)
+    update = _make_update(settings, variables, optimizer)
     fbrc, brac = [], []
     total = settings.seeds * settings.steps
     with progress.make_bar(total=total, desc="bandit", unit="update", smoothing=0.05) as bar:
         for seed in range(settings.seeds):
-            actions = np.random.default_rng(seed).uniform(
-                -DATA_BOUND, DATA_BOUND, settings.num_actions
-            )
+            bounds = -DATA_BOUND, DATA_BOUND
+            actions = np.random.default_rng(seed).uniform(*bounds, settings.num_actions)
             laplace = fit_laplace(actions)
-            rewards, log_probs = reward(actions), laplace_log_prob(actions, *laplace)
-            offsets = [rewards - log_probs] * len(settings.penalty_weights)
-            fitted = trainer.fit(seed, actions, np.stack([*offsets, rewards]), bar)
+            rewards = reward(actions)
+            offsets = [rewards - laplace_log_prob(actions, *laplace)] * (networks - 1)
+            data = [tf.constant(x, tf.float32) for x in (actions, np.stack([*offsets, rewards]))]
+            _reset(variables, optimizer, seed)
+            for start in range(0, settings.steps, _STEPS_PER_CALL):
+                stop = min(start + _STEPS_PER_CALL, settings.steps)
+                update(*data, *(tf.constant(number) for number in (seed, start, stop)))
+                bar.update(stop - start)
+            fitted = values(Weights(*variables), tf.constant(GRID)).numpy()
             log_mu = laplace_log_prob(GRID, *laplace)
             fbrc.append(fitted[:-1] + log_mu)
             brac.append(fitted[-1] + np.outer(settings.alphas, log_mu))
     return Landscapes(np.stack(fbrc), np.stack(brac))
 
 
-class _Trainer:
-    """Fits the networks of one seed after the other, in one traced function."""
+def _reset(variables: Sequence[tf.Variable], optimizer: Any, seed: int) -> None:
+    """Gives all networks the same weights, initialized as the offset network's; biases are 0."""
+    hidden, output = initializers.HiddenKernelInitializer, initializers.OutputKernelInitializer
+    layers: tuple[Any, ...] = (hidden, None, hidden, None, output, None)
+    for i, (variable, create) in enumerate(zip(variables, layers)):
+        shape = variable.shape[1:]
+        first = tf.zeros(shape) if create is None else create(seed=6 * seed + i)(shape)
+        variable.assign(tf.broadcast_to(first, variable.shape))
+    for state in optimizer.variables():  # None before the first update.
+        state.assign(tf.zeros_like(state))
 
-    def __init__(self, settings: Settings):
-        self._settings = settings
-        self._penalty_weights = tf.constant([*settings.penalty_weights, 0.0])
-        networks, units = len(settings.penalty_weights) + 1, settings.units
-        shapes = Weights(
-            (1, units), (1, units), (units, units), (1, units), (units, 1), (1, 1)
-        )  # fmt: skip
-        self._variables = [tf.Variable(tf.zeros((networks, *shape))) for shape in shapes]
-        # Adam goes by elements, so that networks in one tensor do not touch each other. The legacy
-        # one is a fused operation.
-        self._optimizer = tf.keras.optimizers.legacy.Adam(settings.learning_rate)
 
-    def fit(
-        self, seed: int, actions: np.ndarray, targets: np.ndarray, bar: tqdm.tqdm
-    ) -> np.ndarray:
-        """Returns f_k on GRID, `[K, G]`, after training on actions `[N]` and targets `[K, N]`."""
-        self._reset(seed)
-        data = tf.constant(actions, tf.float32), tf.constant(targets, tf.float32)
-        for start in range(0, self._settings.steps, _STEPS_PER_CALL):
-            stop = min(start + _STEPS_PER_CALL, self._settings.steps)
-            self._train(*data, *(tf.constant(number) for number in (seed, start, stop)))
-            bar.update(stop - start)
-        return values(Weights(*self._variables), tf.constant(GRID)).numpy()
-
-    def _reset(self, seed: int) -> None:
-        """Gives all networks the same weights, initialized as the offset network's."""
-        hidden, output = initializers.HiddenKernelInitializer, initializers.OutputKernelInitializer
-        # The biases start at 0.
-        layers: tuple[Any, ...] = (hidden, None, hidden, None, output, None)
-        for i, (variable, create) in enumerate(zip(self._variables, layers)):
-            shape = variable.shape[1:]
-            first = tf.zeros(shape) if create is None else create(seed=6 * seed + i)(shape)
-            variable.assign(tf.broadcast_to(first, variable.shape))
-        for state in self._optimizer.variables():  # None before the first update.
-            state.assign(tf.zeros_like(state))
+def _make_update(
+    settings: Settings, variables: Sequence[tf.Variable], optimizer: Any
+) -> Callable[..., None]:
+    """Returns a function of actions `[N]`, targets `[K, N]`, seed, first and last step."""
+    penalty_weights = tf.constant([*settings.penalty_weights, 0.0])
 
     @tf.function
-    def _train(
-        self, actions: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor, start: tf.Tensor,
-        stop: tf.Tensor,
-    ) -> None:  # fmt: skip
+    def update(
+        actions: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor, start: tf.Tensor, stop: tf.Tensor
+    ) -> None:
         for step in tf.range(start, stop):
             indices = tf.random.stateless_uniform(
-                [self._settings.batch_size], [seed, 2 * step], 0, tf.shape(actions)[0], tf.int32
+                [settings.batch_size], [seed, 2 * step], 0, tf.shape(actions)[0], tf.int32
             )
-            uniform_actions = _stratified_actions(self._settings.batch_size, [seed, 2 * step + 1])
+            uniform_actions = _stratified_actions(settings.batch_size, [seed, 2 * step + 1])
             batch = tf.gather(actions, indices), tf.gather(targets, indices, axis=1)
             # Every variable is read once, and all its gradients follow from that: no read can be
             # delayed beyond the update.
-            weights = Weights(*(variable.read_value() for variable in self._variables))
+            weights = Weights(*(variable.read_value() for variable in variables))
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(weights)
                 # No weight is in two networks, so the gradient of the sum is that of each loss.
-                loss = tf.reduce_sum(
-                    losses(weights, *batch, uniform_actions, self._penalty_weights)
-                )
-            gradients = tape.gradient(loss, list(weights))
-            self._optimizer.apply_gradients(zip(gradients, self._variables))
+                loss = tf.reduce_sum(losses(weights, *batch, uniform_actions, penalty_weights))
+            optimizer.apply_gradients(zip(tape.gradient(loss, list(weights)), variables))
+
+    return update
 
 
 def _stratified_actions(size: int, seed: Sequence[Any]) -> tf.Tensor:

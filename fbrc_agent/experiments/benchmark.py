@@ -40,12 +40,12 @@ ROUNDS, QUICK_ROUNDS = 11, 2
 # Groups that start processes have fewer rounds.
 _MOST_ROUNDS = {"memory": 3, "startup": 1}
 _GROUPS: Mapping[str, Callable[[Sizes, str, Sequence[str]], dict[str, Contender]]] = {
-    "updates": lambda sizes, directory, wanted: training.make_updates(sizes, wanted),
-    "learner": lambda sizes, directory, wanted: training.make_learner(sizes, directory),
-    "evaluation": lambda sizes, directory, wanted: training.make_evaluation(sizes),
-    "memory": lambda sizes, directory, wanted: training.make_memory(sizes, directory),
-    "loading": lambda sizes, directory, wanted: training.make_loading(sizes, directory),
-    "startup": lambda sizes, directory, wanted: training.make_startup(directory),
+    "updates": training.make_updates,
+    "learner": training.make_learner,
+    "evaluation": training.make_evaluation,
+    "memory": training.make_memory,
+    "loading": training.make_loading,
+    "startup": training.make_startup,
     "serving": benchmark_serving.make_latency,
 }
 
@@ -64,21 +64,21 @@ class Row(NamedTuple):
 
 def _serving_rows(size: int) -> list[Row]:
     """Returns the rows of exported policies at a batch size: the export against other forms."""
-    goal = 0.5 if size == 1 else None
-    rows = []
-    for kind, own, other, form, bound in (
-        ("", "export", "saver", "PolicySaver's", goal),
-        ("session_", "session_export", "session_saver", "PolicySaver's in a session", goal),
-        ("eager_", "export", "eager", "GreedyPolicy", None),
-        ("function_", "export", "function", "GreedyPolicy in a tf.function", None),
-    ):
-        name, what = f"serving_{kind}{size}", f"seconds, export : {form}, batch {size}"
-        pair = f"{own}_{size}", f"{other}_{size}"
-        rows.append(Row(name, what, "serving", pair, bound, at_most=True))
-    for kind in ("", "session_"):
-        what, name = f"microseconds, {kind}export, batch {size}", f"serving_{kind}us_{size}"
-        rows.append(Row(name, what, "serving", (f"{kind}export_{size}",)))
-    return rows
+
+    def row(name: str, what: str, *kinds: str, goal: Optional[float] = None) -> Row:
+        contenders = tuple(f"{kind}_{size}" for kind in kinds)
+        texts = f"serving_{name}{size}", f"{what}, batch {size}"
+        return Row(*texts, "serving", contenders, goal, at_most=True)
+
+    goal, session = 0.5 if size == 1 else None, ("session_export", "session_saver")
+    return [
+        row("", "seconds, export : PolicySaver's", "export", "saver", goal=goal),
+        row("session_", "seconds, export : PolicySaver's in a session", *session, goal=goal),
+        row("eager_", "seconds, export : GreedyPolicy", "export", "eager"),
+        row("function_", "seconds, export : GreedyPolicy in a tf.function", "export", "function"),
+        row("us_", "microseconds, export", "export"),
+        row("session_us_", "microseconds, session_export", "session_export"),
+    ]
 
 
 ROWS = (
@@ -101,9 +101,8 @@ def select_rows(names: Optional[Sequence[str]], serving: bool = False) -> list[R
     With `serving` those of exported policies are added to the names, or returned alone.
     """
     known = [row.name for row in ROWS]
-    for name in names or ():
-        if name not in known:
-            raise InputError(f"--only {name}: there is no such row; the rows are {known}.")
+    for name in set(names or ()) - set(known):
+        raise InputError(f"--only {name}: there is no such row; the rows are {known}.")
     if serving:
         names = [*(names or ()), *(row.name for row in ROWS if row.group == "serving")]
     return [row for row in ROWS if names is None or row.name in names]

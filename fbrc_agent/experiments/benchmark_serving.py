@@ -10,12 +10,7 @@ from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import common
 
-from fbrc_agent.experiments.benchmark_training import (
-    Contender,
-    Sizes,
-    make_policy,
-    rate,
-)
+from fbrc_agent.experiments.benchmark_training import Contender, Sizes, make_policy, rate
 from fbrc_agent.policies import export
 
 BATCH_SIZES = (1, 32, 1024)

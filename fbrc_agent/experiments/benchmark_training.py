@@ -71,6 +71,12 @@ def rate(function: Callable[[], Any], seconds: float) -> float:
             return calls / passed
 
 
+def contender(call: Callable[[], Any], seconds: float, count: float = 1.0) -> Contender:
+    """Calls once, which traces; returns the measurement of a rate, `count` for each call."""
+    call()
+    return lambda: rate(call, seconds) * count
+
+
 def update_flops(
     spaces: tuple[int, int],
     layers: Sequence[Sequence[int]],
@@ -109,22 +115,20 @@ def update_flops(
     return 2 * batch_size * (critic_loss + penalty + actor_loss)
 
 
-def make_updates(sizes: Sizes, wanted: Sequence[str]) -> dict[str, Contender]:
+def make_updates(sizes: Sizes, directory: str, wanted: Sequence[str]) -> dict[str, Contender]:
     """Returns agents' updates/s on one batch, and those that large products would allow."""
+    del directory
     data = synthetic_data(sizes, rows=sizes.batch_size)
     batch = next(iter(batches.make_tf_dataset(data, sizes.batch_size, seed=0)))[0]
     count = sizes.updates_per_call
     # All are made before any is warmed up: setting the seed of one drops the others' kernels.
     agents = {name: make_agent(name, data) for name in wanted if name != "gemm"}
     contenders = {"gemm": _make_gemm(sizes)} if "gemm" in wanted else {}
-
-    def contender(agent: tf_agent.TFAgent) -> Contender:
+    for name, agent in agents.items():
         agent.initialize()
-        call = updates_in_one_call(agent, count)
-        call(batch)
-        return lambda: rate(lambda: call(batch), sizes.seconds) * count
-
-    return {**contenders, **{name: contender(agent) for name, agent in agents.items()}}
+        call = functools.partial(updates_in_one_call(agent, count), batch)
+        contenders[name] = contender(call, sizes.seconds, count)
+    return contenders
 
 
 def updates_in_one_call(agent: tf_agent.TFAgent, count: int) -> Callable[[Any], None]:
@@ -180,12 +184,11 @@ def _make_gemm(sizes: Sizes) -> Contender:
     )
     factors = [tf.random.normal([sizes.gemm_size] * 2) for _ in os.sched_getaffinity(0)]
     products = tf.function(lambda: [tf.linalg.matmul(factor, factors[0]) for factor in factors])
-    products()
     updates_per_call = len(factors) * 2 * sizes.gemm_size**3 / flop_per_update
-    return lambda: rate(products, sizes.seconds) * updates_per_call
+    return contender(products, sizes.seconds, updates_per_call)
 
 
-def make_learner(sizes: Sizes, directory: str) -> dict[str, Contender]:
+def make_learner(sizes: Sizes, directory: str, _: Sequence[str]) -> dict[str, Contender]:
     """Returns updates/s of one Learner, fed by the data and by one batch."""
     data = synthetic_data(sizes, sizes.rows)
     agent = make_agent("fbrc", data)
@@ -196,14 +199,11 @@ def make_learner(sizes: Sizes, directory: str) -> dict[str, Contender]:
     )
     dataset = batches.make_tf_dataset(data, sizes.batch_size, seed=0)
     constant = tf.data.Dataset.from_tensors(next(iter(dataset))).repeat()
-
-    def contender(source: tf.data.Dataset) -> Contender:
-        iterator, count = iter(source), sizes.updates_per_call
-        call = functools.partial(trainer.run, iterations=count, iterator=iterator)
-        call()
-        return lambda: rate(call, 2 * sizes.seconds) * count
-
-    return {"data": contender(dataset), "constant": contender(constant)}
+    contenders, count = {}, sizes.updates_per_call
+    for name, source in {"data": dataset, "constant": constant}.items():
+        call = functools.partial(trainer.run, iterations=count, iterator=iter(source))
+        contenders[name] = contender(call, 2 * sizes.seconds, count)
+    return contenders
 
 
 def make_policy(sizes: Sizes) -> greedy_policy.GreedyPolicy:
@@ -217,19 +217,18 @@ def make_policy(sizes: Sizes) -> greedy_policy.GreedyPolicy:
     return greedy_policy.GreedyPolicy(actor_policy.ActorPolicy(*specs, actor_network=network))
 
 
-def make_evaluation(sizes: Sizes) -> dict[str, Contender]:
+def make_evaluation(sizes: Sizes, *_: Any) -> dict[str, Contender]:
     """Returns episodes/s side by side and one after another."""
     action_fn = rollouts.policy_action_fn(make_policy(sizes))
 
-    def contender(at_a_time: int) -> Contender:
-        def episodes() -> None:
-            for i in range(0, sizes.episodes, at_a_time):
-                rollouts.evaluate(action_fn, sizes.environment, at_a_time, seed=i)
+    def episodes(at_a_time: int) -> None:
+        for seed in range(0, sizes.episodes, at_a_time):
+            rollouts.evaluate(action_fn, sizes.environment, at_a_time, seed)
 
-        rollouts.evaluate(action_fn, sizes.environment, at_a_time, seed=0)  # Traces.
-        return lambda: rate(episodes, 0.0) * sizes.episodes
-
-    return {"together": contender(sizes.episodes), "single": contender(1)}
+    return {
+        name: contender(functools.partial(episodes, at_a_time), 0.0, sizes.episodes)
+        for name, at_a_time in (("together", sizes.episodes), ("single", 1))
+    }
 
 
 def synthetic_columns(sizes: Sizes, rows: int) -> dict[str, np.ndarray]:
@@ -251,7 +250,7 @@ def synthetic_data(sizes: Sizes, rows: int) -> OfflineData:
     return OfflineData.from_arrays(observations, actions, rewards, *others)
 
 
-def make_loading(sizes: Sizes, directory: str) -> dict[str, Contender]:
+def make_loading(sizes: Sizes, directory: str, _: Sequence[str]) -> dict[str, Contender]:
     """Returns the seconds of loading a file with and without this package, from the page cache."""
     path = _data_file(sizes, directory, sizes.rows)
 
@@ -263,20 +262,16 @@ def make_loading(sizes: Sizes, directory: str) -> dict[str, Contender]:
     return {"load": lambda: 1 / rate(load, 0.0), "h5py": lambda: 1 / rate(read, 0.0)}
 
 
-def make_memory(sizes: Sizes, directory: str) -> dict[str, Contender]:
+def make_memory(sizes: Sizes, directory: str, _: Sequence[str]) -> dict[str, Contender]:
     """Returns the peak memory of a process with much data above one with little, per byte."""
-    paths = [_data_file(sizes, directory, rows) for rows in (sizes.rows, 2000)]
     code = f"from {__name__} import *; import sys; print(*memory_of(sys.argv[1], int(sys.argv[2])))"
 
-    def memory(path: str) -> list[int]:
+    def memory(rows: int) -> np.ndarray:
+        path = _data_file(sizes, directory, rows)
         command = [sys.executable, "-c", code, path, str(sizes.batch_size)]
-        return [int(word) for word in subprocess.check_output(command).split()[-2:]]
+        return np.array(subprocess.check_output(command).split()[-2:], np.float64)
 
-    def factor() -> float:
-        (peak, arrays), (base_peak, base_arrays) = map(memory, paths)
-        return (peak - base_peak) / (arrays - base_arrays)
-
-    return {"memory": factor}
+    return {"memory": lambda: float(np.divide(*(memory(sizes.rows) - memory(2000))))}
 
 
 def memory_of(path: str, batch_size: int) -> tuple[int, int]:
@@ -284,8 +279,8 @@ def memory_of(path: str, batch_size: int) -> tuple[int, int]:
     data = sources.load_dataset(path)
     for _ in batches.make_tf_dataset(data, batch_size, seed=0).take(10):
         pass
-    arrays = (data.observations, data.actions, data.rewards, data.next_observations, data.discounts)
-    return peak_bytes(), sum(array.nbytes for array in arrays)
+    names = ("observations", "actions", "rewards", "next_observations", "discounts")
+    return peak_bytes(), sum(getattr(data, name).nbytes for name in names)
 
 
 def peak_bytes() -> int:
@@ -301,7 +296,7 @@ def _data_file(sizes: Sizes, directory: str, rows: int) -> str:
     return path
 
 
-def make_startup(directory: str) -> dict[str, Contender]:
+def make_startup(_: Sizes, directory: str, __: Sequence[str]) -> dict[str, Contender]:
     """Returns the seconds from the start of a run to its first update, the caches warm.
 
     The first line of metrics.jsonl shows the update, so the tracing for that line is included.

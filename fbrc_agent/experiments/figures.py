@@ -15,18 +15,18 @@ from matplotlib.figure import Figure
 from fbrc_agent.environments import tasks
 from fbrc_agent.experiments import curves
 from fbrc_agent.experiments.curves import LoggedRun
+from fbrc_agent.utils import json_files
 from fbrc_agent.utils.errors import InputError
 
 _WIDTH, _ROW_HEIGHT = 16.0, 4.0  # inches
-_COLORS = (curves.BLUE, curves.ORANGE, curves.GREEN, curves.PURPLE, curves.SKY, curves.YELLOW)
 
 
 def plot(root_dirs: Sequence[str], output: Optional[str] = None) -> str:
     """Draws the evaluation returns, losses and diagnostics of runs.
 
-    Several runs are seeds of one setting: each is a thin line, their mean a thick one; the band
-    around the mean return goes from the lowest to the highest seed. Means end where the shortest
-    run ends. An unfinished run is drawn up to its last line.
+    Several runs are seeds of one setting: each is a thin line, their mean a thick one, and a band
+    goes from the lowest to the highest. Means end where the shortest run ends. An unfinished run is
+    drawn up to its last line.
 
     Args:
       root_dirs: Directories of runs of one algorithm on one task and one data set.
@@ -54,8 +54,7 @@ def _check(run: LoggedRun, first: LoggedRun) -> None:
     if not run.records:
         metrics = os.path.join(run.root_dir, "metrics.jsonl")
         raise InputError(f"{metrics} has no line yet; there is nothing to plot of this run.")
-    for what in ("algorithm", "task", "data set"):
-        here, there = _described(run)[what], _described(first)[what]
+    for (what, here), there in zip(_describe(run).items(), _describe(first).values()):
         if here != there:
             raise InputError(
                 f"{run.root_dir} is a run of {here}, {first.root_dir} of {there}; plot the runs of "
@@ -63,7 +62,7 @@ def _check(run: LoggedRun, first: LoggedRun) -> None:
             )
 
 
-def _described(run: LoggedRun) -> dict[str, str]:
+def _describe(run: LoggedRun) -> dict[str, str]:
     data = run.identity["data"]
     source = f"{data['source']} (checksum {data['checksum'][:12]})"
     return {"algorithm": run.label, "task": run.identity["task"], "data set": source}
@@ -97,23 +96,20 @@ def draw(runs: Sequence[LoggedRun]) -> Figure:
 
 def _draw_returns(axes: Axes, runs: Sequence[LoggedRun]) -> None:
     """Draws the returns, those of data and pretrained policies as levels, and the scores' axis."""
-    first = runs[0]
+    identity, label = runs[0].identity, runs[0].label
     curves.style_panel(axes, "Evaluation return", "return per episode")
-    label = first.label if len(runs) == 1 else f"{first.label}, mean of {len(runs)} seeds"
-    curves.draw_seeds(
-        *(axes, runs, "return_mean", curves.BLUE, label),
-        marker="o",
-        band="lowest to highest seed",
-    )
-    levels = [("mean of the data", first.identity["data"]["return_mean"], curves.GRAY)]
-    for stage, color in zip(first.pretraining, _COLORS[1:]):
-        returns = [run.final_return(stage["name"]) for run in runs]
-        levels.append((stage["label"], _mean(returns), color))
-    for name, level, color in levels:
-        curves.draw_level(
-            axes, level, color, "--", name if level is None else f"{name}: {level:.1f}"
-        )
-    references = tasks.get_task(first.identity["task"]).reference_scores
+    label += f", mean of {len(runs)} seeds" if len(runs) > 1 else ""
+    band = "lowest to highest seed"
+    curves.draw_seeds(axes, runs, "return_mean", curves.BLUE, label, marker="o", band=band)
+    levels = {"mean of the data": identity["data"]["return_mean"]}
+    for stage in identity["stages"][:-1]:
+        returns = [_final_return(run, stage["name"]) for run in runs]
+        known = [value for value in returns if value is not None]
+        levels[stage["label"]] = sum(known) / len(known) if known else None
+    for (name, level), color in zip(levels.items(), (curves.GRAY, *curves.COLORS[1:])):
+        if level is not None:
+            axes.axhline(level, color=color, ls="--", lw=1.4, label=f"{name}: {level:.1f}")
+    references = tasks.get_task(identity["task"]).reference_scores
     if references is not None:
         low, width = references[0], (references[1] - references[0]) / 100.0
         functions = (lambda value: (value - low) / width, lambda score: score * width + low)
@@ -122,21 +118,25 @@ def _draw_returns(axes: Axes, runs: Sequence[LoggedRun]) -> None:
     _add_legend(axes)
 
 
+def _final_return(run: LoggedRun, stage: str) -> Optional[float]:
+    """Returns the last mean return of a stage, from the result where another run trained it."""
+    value = run.mean_of_last("return_mean", 1, stage)
+    if value is None:
+        result = json_files.read_json(os.path.join(run.root_dir, "result.json"), ["stages"])
+        value = (result or {"stages": {}})["stages"].get(stage, {}).get("return_mean")
+    number = np.nan if value is None else float(value)
+    return number if np.isfinite(number) else None
+
+
 def _draw_panel(
     axes: Axes, runs: Sequence[LoggedRun], stage: str, panel: Mapping[str, Any]
 ) -> None:
-    curves.style_panel(axes, panel["title"], panel["unit"])
-    for (name, label), color in zip(panel["lines"].items(), _COLORS):
-        label = label if len(panel["lines"]) > 1 else None
-        curves.draw_seeds(axes, runs, name, color, label, stage, band=None)
-    if panel["log_scale"]:
-        axes.set_yscale("log")
+    curves.style_panel(axes, panel["title"], panel["unit"], panel["log_scale"])
+    for (name, label), color in zip(panel["lines"].items(), curves.COLORS):
+        curves.draw_seeds(
+            axes, runs, name, color, label if len(panel["lines"]) > 1 else None, stage
+        )
     _add_legend(axes)
-
-
-def _mean(values: Sequence[Optional[float]]) -> Optional[float]:
-    known = [value for value in values if value is not None and np.isfinite(value)]
-    return float(np.mean(known)) if known else None
 
 
 def _add_legend(axes: Axes) -> None:

@@ -1,95 +1,42 @@
-"""Pictures of grids: a panel per task, seeds as thin lines and a band, their mean a thick line."""
+"""Pictures of grids: panels for each task, seeds as thin lines and a band, their mean thick."""
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Callable
+from collections.abc import Mapping, Sequence
+from typing import Callable, Optional
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fbrc_agent.experiments import curves, summaries
-from fbrc_agent.experiments.summaries import Groups, Outcome
+from fbrc_agent.experiments.summaries import Outcome
 
 _PANEL_SIZE = (5.6, 4.2)  # inches
-_COLORS = (curves.BLUE, curves.ORANGE, curves.GREEN, curves.PURPLE, curves.SKY, curves.YELLOW)
 
-_Settings = Mapping[str, list[Outcome]]
-
-
-def scores(groups: Groups, title: str) -> Figure:
-    """Draws the scores."""
-    return _draw(groups, title, [_draw_scores], most_columns=3)
+# A cell of a grid: the seeds of a setting on a task.
+Cell = Sequence[Outcome]
+# Draws the cells of a task.
+Panel = Callable[[Axes, str, Sequence[Cell]], None]
 
 
-def numbers(groups: Groups, title: str, unit: str, symbols: Mapping[str, str]) -> Figure:
-    """Draws logged numbers on a logarithmic axis.
-
-    Args:
-      groups: Outcomes.
-      title: Title of the figure.
-      unit: Label of the vertical axes.
-      symbols: Labels by the names of the numbers, each with a line style of its own.
-    """
-
-    def draw(axes: Axes, task: str, settings: _Settings) -> None:
-        curves.style_panel(axes, task, unit)
-        for color, outcomes in _colored(settings):
-            for style, (name, symbol) in zip(("-", "--", ":"), symbols.items()):
-                label = f"{symbol}, {outcomes[0].setting.label}"
-                curves.draw_seeds(axes, _runs(outcomes), name, color, label, style=style)
-        _mark_nan(axes, settings, next(iter(symbols)))
-        axes.set_yscale("log")
-
-    return _draw(groups, title, [draw], most_columns=3)
-
-
-def scores_and_pretraining(
-    groups: Groups, title: str, stage: str, name: str, panel: str, unit: str
-) -> Figure:
-    """Draws the scores, each with its pretrained policy's, beside a number of the pretraining.
-
-    Args:
-      groups: Outcomes.
-      title: Title of the figure.
-      stage: The algorithm that is trained first.
-      name: Name of its number.
-      panel: Title of the number's panels, after the task.
-      unit: Label of their vertical axes.
-    """
-
-    def draw_scores(axes: Axes, task: str, settings: _Settings) -> None:
-        _draw_scores(axes, f"{task} (dashed: pretrained policy)", settings, each_level=True)
-
-    def draw_number(axes: Axes, task: str, settings: _Settings) -> None:
-        curves.style_panel(axes, f"{task}: {panel}", unit)
-        for color, outcomes in _colored(settings):
-            curves.draw_seeds(axes, [o.pretrained[stage] for o in outcomes], name, color)
-
-    return _draw(groups, title, [draw_scores, draw_number], most_columns=2)
-
-
-def _draw(
-    groups: Groups,
-    title: str,
-    draws: Sequence[Callable[[Axes, str, _Settings], None]],
-    most_columns: int,
-) -> Figure:
-    """Draws so many panels for each task, the title and one legend for all, below them."""
-    panels = [(draw, *entry) for entry in groups.items() for draw in draws]
-    columns = min(len(panels), most_columns)
-    rows = -(-len(panels) // columns)
+def draw(cells: Sequence[Cell], title: str, panels: Sequence[Panel]) -> Figure:
+    """Draws panels for each task, the title and one legend for all, below them."""
+    by_task: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_task.setdefault(cell[0].run.task, []).append(cell)
+    places = [(panel, *entry) for entry in by_task.items() for panel in panels]
+    columns = min(len(places), 3 // len(panels) * len(panels))
+    rows = -(-len(places) // columns)
     # Titles and the legend take the same room for any number of panels.
     size = (max(columns, 1.6) * _PANEL_SIZE[0], rows * _PANEL_SIZE[1] + 1.0)
     figure = Figure(figsize=size, dpi=curves.DPI, layout="constrained")
     entries: dict[str, Artist] = {}
-    for place, (draw, task, settings) in enumerate(panels, 1):
+    for place, (panel, task, of_task) in enumerate(places, 1):
         axes = figure.add_subplot(rows, columns, place)
-        draw(axes, task, settings)
+        panel(axes, task, of_task)
         axes.set_xlim(left=0)
         for handle, label in zip(*axes.get_legend_handles_labels()):
             entries.setdefault(label, handle)
-    count = max(len(outcomes) for by_name in groups.values() for outcomes in by_name.values())
+    count = max(map(len, cells))
     seeds = f"{count} seeds (thin), their mean (thick), from lowest to highest (band)"
     figure.suptitle(f"{title}\n{seeds if count > 1 else '1 seed'}", fontsize=12)
     legend = entries.values(), entries.keys()
@@ -97,43 +44,84 @@ def _draw(
     return figure
 
 
-def _draw_scores(axes: Axes, title: str, settings: _Settings, each_level: bool = False) -> None:
-    curves.style_panel(axes, title, "normalized score")
-    first, *_ = settings.values()
-    for color, outcomes in _colored(settings):
-        label = outcomes[0].setting.label
-        runs = _runs(outcomes)
-        curves.draw_seeds(axes, runs, "normalized_score", color, label, marker="o")
-        if each_level or outcomes is first:
-            level = summaries.mean_and_std(o.pretrained_score for o in outcomes)["mean"]
-            labels = ", ".join(run.label for run in outcomes[0].pretrained.values())
-            common = (curves.GRAY, "--", f"{labels}, sampled")
-            curves.draw_level(axes, level, *((color, "--") if each_level else common))
-    _mark_nan(axes, settings, "normalized_score")
-    level = summaries.data_of(first)["score_mean"]
-    curves.draw_level(axes, level, curves.GRAY, ":", "mean of the data")
+def scores(axes: Axes, task: str, cells: Sequence[Cell]) -> None:
+    """Draws the scores, and those of the data and of the first setting's pretrained policy."""
+    curves.style_panel(axes, task, "normalized score")
+    _draw_scores(axes, cells)
+    policies = ", ".join(log.label for log in cells[0][0].pretrained.values())
+    _draw_pretrained_score(axes, cells[0], curves.GRAY, f"{policies}, sampled")
 
 
-def _colored(settings: _Settings) -> Iterator[tuple[str, list[Outcome]]]:
-    """Yields the color of each setting, its own or one by the order, and its outcomes."""
-    for color, outcomes in zip(itertools.cycle(_COLORS), settings.values()):
-        yield outcomes[0].setting.color or color, outcomes
+def scores_beside_pretrained(axes: Axes, task: str, cells: Sequence[Cell]) -> None:
+    """Draws the scores, each with its pretrained policy's in the same color."""
+    curves.style_panel(axes, f"{task} (dashed: pretrained policy)", "normalized score")
+    _draw_scores(axes, cells)
+    for cell in cells:
+        _draw_pretrained_score(axes, cell, cell[0].run.setting.color, None)
 
 
-def _runs(outcomes: Sequence[Outcome]) -> list[curves.LoggedRun]:
-    return [outcome.run for outcome in outcomes]
+def numbers(
+    title: str,
+    unit: str,
+    lines: Mapping[str, str],
+    log_scale: bool = False,
+    stage: Optional[str] = None,
+) -> Panel:
+    """Returns a panel of logged numbers.
+
+    Args:
+      title: Title, after the task.
+      unit: Label of the vertical axis.
+      lines: Labels by the names of the numbers, each with a line style of its own; '' for none.
+      log_scale: Whether the vertical axis is logarithmic.
+      stage: An algorithm that is trained first, whose numbers they are.
+    """
+
+    def panel(axes: Axes, task: str, cells: Sequence[Cell]) -> None:
+        curves.style_panel(axes, task + title, unit, log_scale)
+        for cell in cells:
+            setting = cell[0].run.setting
+            logs = [o.pretrained[stage] if stage else o.log for o in cell]
+            for style, (name, symbol) in zip(("-", "--", ":"), lines.items()):
+                label = f"{symbol}, {setting.label}" if symbol else None
+                curves.draw_seeds(axes, logs, name, setting.color, label, style=style)
+        if stage is None:
+            _mark_nan(axes, cells, next(iter(lines)))
+
+    return panel
 
 
-def _mark_nan(axes: Axes, settings: _Settings, name: str) -> None:
+def _draw_scores(axes: Axes, cells: Sequence[Cell]) -> None:
+    for cell in cells:
+        setting = cell[0].run.setting
+        common = "normalized_score", setting.color, setting.label
+        curves.draw_seeds(axes, [outcome.log for outcome in cell], *common, marker="o")
+    _mark_nan(axes, cells, "normalized_score")
+    level = summaries.data_of(cells[0][0])["score_mean"]
+    _draw_level(axes, level, curves.GRAY, ":", "mean of the data")
+
+
+def _draw_pretrained_score(axes: Axes, cell: Cell, color: str, label: Optional[str]) -> None:
+    level = summaries.mean_and_std(o.numbers["pretrained_score"] for o in cell)["mean"]
+    _draw_level(axes, level, color, "--", label)
+
+
+def _draw_level(
+    axes: Axes, level: Optional[float], color: str, style: str, label: Optional[str]
+) -> None:
+    if level is not None:
+        axes.axhline(level, color=color, ls=style, lw=1.4, label=label)
+
+
+def _mark_nan(axes: Axes, cells: Sequence[Cell], name: str) -> None:
     """Marks the end of runs that met NaN or infinity, at their last known value."""
-    for color, outcomes in _colored(settings):
-        for outcome in outcomes:
-            if outcome.nan_step is None:
-                continue
-            height, transform = curves.mean_of_last(outcome.curve(name)[1], 1), axes.transData
-            if height is None:  # At the bottom of the panel.
-                height, transform = 0.03, axes.get_xaxis_transform()
+    for outcome in (outcome for cell in cells for outcome in cell):
+        step, height = outcome.numbers["nan_step"], outcome.log.mean_of_last(name)
+        transform = axes.transData
+        if height is None:  # At the bottom of the panel.
+            height, transform = 0.03, axes.get_xaxis_transform()
+        if step is not None:
             axes.plot(
-                [outcome.nan_step], [height], "X", ms=10, mec="black", color=color,
+                [step], [height], "X", ms=10, mec="black", color=outcome.run.setting.color,
                 transform=transform, clip_on=False, ls="", label="NaN: the run ended",
             )  # fmt: skip

@@ -35,17 +35,13 @@ class Recorder:
     """
 
     def __init__(self, environment_id: str, seed: int, capacity: int):
-        """Creates the environment and empty columns of `capacity` rows."""
+        """Creates the environment, and room for `capacity` rows."""
         self.environment = gymnasium_environment.make(environment_id)
-        observation_shape = self.environment.observation_space.shape
-        self._columns = {
-            "observations": np.zeros((capacity, *observation_shape), np.float32),
-            "actions": np.zeros((capacity, *self.environment.action_space.shape), np.float32),
-            "rewards": np.zeros(capacity, np.float32),
-            "terminals": np.zeros(capacity, bool),
-            "timeouts": np.zeros(capacity, bool),
-        }
-        self._next_observations = np.zeros((capacity, *observation_shape), np.float32)
+        observation = (np.float32, self.environment.observation_space.shape)
+        action = (np.float32, self.environment.action_space.shape)
+        fields = {"observations": observation, "actions": action, "rewards": np.float32}
+        fields.update(terminals=bool, timeouts=bool, next_observations=observation)
+        self._rows = np.zeros(capacity, list(fields.items()))
         self.size = 0
         self.observation = self._reset(seed)
 
@@ -54,29 +50,18 @@ class Recorder:
 
     def step(self, action: np.ndarray) -> None:
         """Takes one step with `action` [A] and resets the environment where the episode ends."""
-        observation, reward, terminated, truncated, _ = self.environment.step(action)
-        next_observation = np.asarray(observation, np.float32)
-        row = self.size
-        self._columns["observations"][row] = self.observation
-        self._columns["actions"][row] = action
-        self._columns["rewards"][row] = reward
-        self._columns["terminals"][row] = terminated
-        self._columns["timeouts"][row] = truncated and not terminated
-        self._next_observations[row] = next_observation
+        following, reward, terminated, truncated, _ = self.environment.step(action)
+        following, timeout = np.asarray(following, np.float32), truncated and not terminated
+        row = (self.observation, action, reward, terminated, timeout, following)
+        self._rows[self.size] = row
         self.size += 1
-        self.observation = self._reset() if terminated or truncated else next_observation
+        self.observation = self._reset() if terminated or truncated else following
 
     def sample(self, generator: np.random.Generator, batch_size: int) -> tuple[np.ndarray, ...]:
         """Draws transitions uniformly, as `batches.to_trajectory` takes them."""
-        rows = generator.integers(self.size, size=batch_size)
-        columns = self._columns
-        return (
-            columns["observations"][rows],
-            columns["actions"][rows],
-            columns["rewards"][rows],
-            self._next_observations[rows],
-            1.0 - columns["terminals"][rows].astype(np.float32),
-        )
+        rows = self._rows[generator.integers(self.size, size=batch_size)]
+        columns = [rows[name] for name in ("observations", "actions", "rewards")]
+        return (*columns, rows["next_observations"], 1 - rows["terminals"].astype(np.float32))
 
     def columns(self) -> dict[str, np.ndarray]:
         """Returns the recorded rows in D4RL's layout.
@@ -84,7 +69,8 @@ class Recorder:
         Where the recording stops within an episode, its last row is marked as a timeout: the next
         row in a file is not its next state.
         """
-        columns = {name: values[: self.size].copy() for name, values in self._columns.items()}
+        names = ("observations", "actions", "rewards", "terminals", "timeouts")
+        columns = {name: self._rows[name][: self.size].copy() for name in names}
         columns["timeouts"][-1] = not columns["terminals"][-1]
         return columns
 
@@ -115,26 +101,24 @@ def make_sac_agent(
     checks.check_number("make_sac_agent.learning_rate", learning_rate, above=0)
     checks.check_number("make_sac_agent.gamma", gamma, low=0, high=1)
     checks.check_number("make_sac_agent.target_update_tau", target_update_tau, above=0, high=1)
-    layers = tuple(hidden_units)
     projection = functools.partial(
         tanh_normal_projection_network.TanhNormalProjectionNetwork,
         std_transform=sac_agent.std_clip_transform,
     )
     actor = actor_distribution_network.ActorDistributionNetwork(
         *(observation_spec, action_spec),
-        fc_layer_params=layers,
+        fc_layer_params=tuple(hidden_units),
         continuous_projection_net=projection,
     )
     critic = critic_network.CriticNetwork(
         (observation_spec, action_spec),
-        joint_fc_layer_params=layers,
+        joint_fc_layer_params=tuple(hidden_units),
         kernel_initializer="glorot_uniform",
         last_kernel_initializer="glorot_uniform",
     )
-    adam = functools.partial(tf.keras.optimizers.legacy.Adam, learning_rate)
+    optimizers = (tf.keras.optimizers.legacy.Adam(learning_rate) for _ in range(3))
     agent = sac_agent.SacAgent(
-        *(ts.time_step_spec(observation_spec), action_spec, critic, actor),
-        *(adam(), adam(), adam()),
+        *(ts.time_step_spec(observation_spec), action_spec, critic, actor, *optimizers),
         gamma=gamma,
         target_update_tau=target_update_tau,
         target_entropy=-float(action_spec.shape.num_elements()),
@@ -202,14 +186,6 @@ class OnlineSac:
         """Draws an action [A] of the current policy for an observation [S]."""
         return self.action_fn(observation[np.newaxis])[0]
 
-    def _step(self) -> None:
-        recorder = self.recorder
-        if recorder.size < self.num_random_steps:
-            recorder.step(random_action(recorder.environment, self._generator))
-            return
-        recorder.step(self.act(recorder.observation))
-        self._train(*recorder.sample(self._generator, self.batch_size))
-
     def train_until(self, threshold: float, name: str) -> None:
         """Trains until an evaluation returns `threshold` or more.
 
@@ -220,38 +196,37 @@ class OnlineSac:
         Raises:
           InputError: If it is not reached within `max_steps` environment steps.
         """
-        best = -np.inf
-        bar = progress.make_bar(
-            desc=name, total=self.max_steps, initial=self.recorder.size, unit="step"
-        )
+        best, first = -np.inf, self.recorder.size
+        bar = progress.make_bar(desc=name, total=self.max_steps, initial=first, unit="step")
         with bar:
-            while self.recorder.size < self.max_steps:
+            for size in range(first + 1, self.max_steps + 1):
                 self._step()
                 bar.update()
-                if self._evaluation_is_due():
-                    latest = self._evaluate()
-                    best = max(best, latest)
-                    bar.set_postfix_str(f"return {latest:.1f}", refresh=False)
-                    tqdm.tqdm.write(f"step {self.recorder.size}: return {latest:.1f}")
-                    if latest >= threshold:
-                        return
+                if size <= self.num_random_steps or size % self.evaluation_interval:
+                    continue
+                result = rollouts.evaluate(
+                    *(self.action_fn, self.environment_id, self.num_evaluation_episodes),
+                    self.seed + _EVALUATION_SEED_OFFSET,
+                )
+                self.evaluation_return = latest = result.return_mean
+                best = max(best, latest)
+                bar.set_postfix_str(f"return {latest:.1f}", refresh=False)
+                tqdm.tqdm.write(f"step {size}: return {latest:.1f}")
+                if latest >= threshold:
+                    return
         raise InputError(
             f"The evaluation return reached {best:.1f} within OnlineSac.max_steps = "
             f"{self.max_steps} steps; {name} = {threshold:g} needs longer training or must be "
             "lower."
         )
 
-    def _evaluation_is_due(self) -> bool:
-        size = self.recorder.size
-        return size > self.num_random_steps and size % self.evaluation_interval == 0
-
-    def _evaluate(self) -> float:
-        seed = self.seed + _EVALUATION_SEED_OFFSET
-        result = rollouts.evaluate(
-            self.action_fn, self.environment_id, self.num_evaluation_episodes, seed
-        )
-        self.evaluation_return = result.return_mean
-        return result.return_mean
+    def _step(self) -> None:
+        recorder = self.recorder
+        if recorder.size < self.num_random_steps:
+            recorder.step(random_action(recorder.environment, self._generator))
+        else:
+            recorder.step(self.act(recorder.observation))
+            self._train(*recorder.sample(self._generator, self.batch_size))
 
 
 def random_action(environment: Any, generator: np.random.Generator) -> np.ndarray:

@@ -3,7 +3,9 @@
 import dataclasses
 import os
 import platform
-from collections.abc import Mapping
+import re
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -20,7 +22,6 @@ class Report:
     Attributes:
       name: Its name on the command line.
       title: One line.
-      command: The command that runs it again, from `command`.
       numbers: Its measurements as JSON; None stands where a number is not finite.
       figure: The picture.
       text: Its results in Markdown without headings, also printed.
@@ -28,13 +29,16 @@ class Report:
 
     name: str
     title: str
-    command: str
     numbers: dict[str, Any]
     figure: Figure
     text: str
 
-    def write(self, root_dir: str) -> list[str]:
+    def write(self, root_dir: str, arguments: Sequence[str]) -> list[str]:
         """Writes `<name>.json`, `<name>.png` and README.md, each atomically; returns their paths.
+
+        Args:
+          root_dir: The directory.
+          arguments: Those of `bin/reproduce` that run it again.
 
         Raises:
           ValueError: If `numbers` has a NaN or an infinity; nothing is written then.
@@ -43,28 +47,25 @@ class Report:
         numbers, picture, page = (os.path.join(root_dir, file) for file in files)
         json_files.write_json(numbers, self.numbers)
         curves.write_png(picture, self.figure)
-        atomic_files.write_text(page, self._page())
-        return [numbers, picture, page]
-
-    def _page(self) -> str:
-        words = self.command.split()
-        setting = "the quick setting" if "--quick" in words else "the full setting"
-        if "--gin_bindings" in words:
+        setting = "the quick setting" if "--quick" in arguments else "the full setting"
+        if "--gin_bindings" in arguments:
             setting += ", with the values of the command in place"
         paragraphs = [
             f"# {self.title}",
             self.text.strip(),
             f"![{self.title}]({self.name}.png)",
             f"All numbers are in [{self.name}.json]({self.name}.json).",
-            f"```\n{self.command}\n```",
+            f"```\nbin/reproduce {' '.join(map(_quote, arguments))}\n```",
             f"This is {setting}. {sentence(circumstances())}",
         ]
-        return "\n\n".join(paragraphs) + "\n"
+        atomic_files.write_text(page, "\n\n".join(paragraphs) + "\n")
+        return [numbers, picture, page]
 
 
-def command(name: str, quick: bool) -> str:
-    """Returns the command that runs an experiment."""
-    return f"bin/reproduce {name}" + (" --quick" if quick else "")
+def _quote(argument: str) -> str:
+    """Quotes a word for a shell; a gin binding has single quotes itself, as Python's texts."""
+    is_plain = " " in argument and not re.search(r'["$`\\!]', argument)
+    return f'"{argument}"' if is_plain else shlex.quote(argument)
 
 
 def circumstances() -> dict[str, Any]:

@@ -5,20 +5,19 @@ of them: with the same `grid.runs_dir` they share their runs.
 """
 
 import dataclasses
-import functools
-import re
-import shlex
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Optional
 
-from matplotlib.figure import Figure
-
-from fbrc_agent.experiments import configuration, curves, grid_figures, report, summaries
-from fbrc_agent.experiments.grid import Pretraining, Setting, Sizes, make_sizes, run_grid
-from fbrc_agent.experiments.summaries import Groups, Outcome, each, text
+from fbrc_agent.experiments import curves, grid_figures, processes, report, summaries
+from fbrc_agent.experiments.grid import Setting, Sizes, make_runs, make_sizes
+from fbrc_agent.experiments.grid_figures import Cell, Panel
+from fbrc_agent.experiments.summaries import LAST, curve_numbers, text, what_happened
 from fbrc_agent.utils import tables
 
 _Tasks = dict[str, Optional[str]]
+# The columns of a table by their heads: each makes the text of a cell's seeds.
+_Columns = Mapping[str, Callable[[Cell], str]]
 
 _ROBOTS = ("hopper", "halfcheetah", "walker2d")
 _TASKS: _Tasks = {
@@ -29,8 +28,9 @@ _PENDULUM: _Tasks = {"Pendulum-v1": "embedded:pendulum-medium-replay"}
 _HOPPER: _Tasks = {"Hopper-v4": "embedded:hopper-medium-replay"}
 
 
-def _behavior(name: str, *bindings: str) -> tuple[Pretraining, ...]:
-    return (Pretraining("behavior", f"behavior-{name}", "behavior.gin", bindings),)
+def _behavior(name: str, *bindings: str) -> dict[str, Setting]:
+    names = f"behavior-{name}", "behavior policy", "behavior.gin"
+    return {"behavior": Setting(*names, curves.GRAY, bindings)}
 
 
 MIXTURE = _behavior("mixture")
@@ -39,9 +39,9 @@ _JOINT = _behavior("joint", "MixtureBehaviorNetwork.joint = True")
 
 
 def _setting(
-    name: str, label: str, color: str, *bindings: str, behavior: tuple[Pretraining, ...] = MIXTURE
+    name: str, label: str, color: str, *bindings: str, behavior: Mapping[str, Setting] = MIXTURE
 ) -> Setting:
-    return Setting(name, label, "fbrc.gin", bindings, behavior, color)
+    return Setting(name, label, "fbrc.gin", color, bindings, behavior)
 
 
 _WEIGHT, _REGULARIZATION = "FbrcAgent.gradient_penalty_weight", "FbrcAgent.regularization"
@@ -64,6 +64,23 @@ _NORMS = {
     "offset_gradient_norm": r"$\|\nabla_a O\|$",
     "behavior_gradient_norm": r"$\|\nabla_a \log\mu\|$",
 }
+
+
+def _mean(name: str) -> Callable[[Cell], str]:
+    return lambda cell: text(outcome.numbers[name] for outcome in cell)
+
+
+_COLUMNS: _Columns = {
+    "last score": _mean("last_score"),
+    "each seed": lambda cell: ", ".join(tables.number(o.numbers["last_score"]) for o in cell),
+    f"mean of the last {LAST}": _mean("mean_of_last_scores"),
+    "what happened": what_happened,
+}
+_HAPPENED = (
+    "A run that ended in NaN counts with its evaluations before. The critic diverged: its mean |Q| "
+    "exceeded any return that rewards and discount allow. Collapsed: the mean of the last "
+    f"{LAST} scores is below half of the score of the run's behavior policy."
+)
 
 
 def run_lambda(root_dir: str, quick: bool) -> report.Report:
@@ -93,31 +110,26 @@ def run_norms(root_dir: str, quick: bool) -> report.Report:
     and exceptions are those of `run_lambda`, and so are the runs, λ = 0 and 0.1.
     """
 
-    def norms(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-        return [summaries.curve_numbers(outcome, list(_NORMS)) for outcome in outcomes]
-
-    def columns(outcomes: Sequence[Outcome]) -> list[str]:
-        numbers = ("mean_of_last", "largest")
-        keys = [(name, number) for name in _NORMS for number in numbers]
-        cells = [
-            text((n[name][number] for n in norms(outcomes)), digits=2) for name, number in keys
-        ]
-        return [*cells, summaries.what_happened(outcomes)]
+    def column(name: str, number: str) -> Callable[[Cell], str]:
+        return lambda cell: text((curve_numbers(o.log, [name])[name][number] for o in cell), 2)
 
     return _run(
         "norms",
         "Action gradients of offset and behavior policy, with and without penalty (figure 4)",
         (LAMBDA_0, FBRC._replace(label="λ = 0.1")),
         *(root_dir, quick),
-        draw=functools.partial(
-            grid_figures.numbers, unit="mean norm, 1 / unit of action", symbols=_NORMS
-        ),
-        head=("‖∇O‖ at the end", "largest", "‖∇ log μ‖ at the end", "largest", "what happened"),
-        columns=columns,
+        panels=[grid_figures.numbers("", "mean norm, 1 / unit of action", _NORMS, log_scale=True)],
+        columns={
+            "‖∇O‖ at the end": column("offset_gradient_norm", "mean_of_last"),
+            "largest ‖∇O‖": column("offset_gradient_norm", "largest"),
+            "‖∇ log μ‖ at the end": column("behavior_gradient_norm", "mean_of_last"),
+            "largest ‖∇ log μ‖": column("behavior_gradient_norm", "largest"),
+            "what happened": what_happened,
+        },
         explanation="Norms of gradients in the action (1 / unit of action), means over one batch "
         "of the data's states with the policy's actions; 'at the end' is the mean of the last "
-        f"{summaries.LAST} lines of the log.",
-        extra=lambda outcomes: {"gradient_norms": norms(outcomes)},
+        f"{LAST} lines of the log.",
+        extra=lambda cell: {"gradient_norms": [curve_numbers(o.log, list(_NORMS)) for o in cell]},
     )
 
 
@@ -136,13 +148,13 @@ def run_density(root_dir: str, quick: bool) -> report.Report:
     Arguments, result and exceptions are those of `run_lambda`.
     """
 
-    def likelihoods(outcomes: Sequence[Outcome]) -> list[Optional[float]]:
-        return [outcome.pretrained_number("log_prob") for outcome in outcomes]
+    def likelihoods(cell: Cell) -> list[Optional[float]]:
+        return [outcome.pretrained["behavior"].mean_of_last("log_prob") for outcome in cell]
 
-    def columns(outcomes: Sequence[Outcome]) -> list[str]:
-        score = text(outcome.pretrained_score for outcome in outcomes)
-        return [text(likelihoods(outcomes), digits=2), score, *_score_columns(outcomes)]
-
+    fit = grid_figures.numbers(
+        *(": fit of the behavior policy", "log-likelihood, nats per action", {"log_prob": ""}),
+        stage="behavior",
+    )
     return _run(
         "density",
         "Behavior policies: mixture per dimension, one normal, joint mixture (section 4.3)",
@@ -150,35 +162,16 @@ def run_density(root_dir: str, quick: bool) -> report.Report:
         *(root_dir, quick),
         # With the one action dimension of the pendulum, the two mixtures are the same.
         tasks=_HOPPER if quick else _MEDIUM_EXPERT,
-        draw=functools.partial(
-            grid_figures.scores_and_pretraining,
-            stage="behavior",
-            name="log_prob",
-            panel="fit of the behavior policy",
-            unit="log-likelihood, nats per action",
-        ),
-        head=("log-likelihood", "score of the behavior policy", *_SCORE_HEAD),
-        columns=columns,
+        panels=[grid_figures.scores_beside_pretrained, fit],
+        columns={
+            "log-likelihood": lambda cell: text(likelihoods(cell), digits=2),
+            "score of the behavior policy": _mean("pretrained_score"),
+            **_COLUMNS,
+        },
         explanation="The log-likelihood is that of one batch of the data that the behavior policy "
         "was fitted to, none held out, in nats per action; its score is that of its samples.",
-        extra=lambda outcomes: {
-            "log_likelihood": summaries.mean_and_std(likelihoods(outcomes)),
-        },
+        extra=lambda cell: {"log_likelihood": summaries.mean_and_std(likelihoods(cell))},
     )
-
-
-_SCORE_HEAD = ("last score", "each seed", f"mean of the last {summaries.LAST}", "what happened")
-_HAPPENED = (
-    "A run that ended in NaN counts with its evaluations before. The critic diverged: its mean |Q| "
-    "exceeded any return that rewards and discount allow. Collapsed: the mean of the last "
-    f"{summaries.LAST} scores is below half of the score of the run's behavior policy."
-)
-
-
-def _score_columns(outcomes: Sequence[Outcome]) -> list[str]:
-    last = [outcome.last_score for outcome in outcomes]
-    means = [outcome.mean_of_last_scores for outcome in outcomes]
-    return [text(last), each(last), text(means), summaries.what_happened(outcomes)]
 
 
 def _run(
@@ -188,66 +181,55 @@ def _run(
     root_dir: str,
     quick: bool,
     tasks: Optional[_Tasks] = None,
-    draw: Callable[[Groups, str], Figure] = grid_figures.scores,
-    head: Sequence[str] = _SCORE_HEAD,
-    columns: Callable[[Sequence[Outcome]], Sequence[str]] = _score_columns,
+    panels: Sequence[Panel] = (grid_figures.scores,),
+    columns: _Columns = _COLUMNS,
     explanation: str = "",
-    extra: Callable[[Sequence[Outcome]], dict[str, Any]] = lambda outcomes: {},
+    extra: Callable[[Cell], dict[str, Any]] = lambda cell: {},
 ) -> report.Report:
     """Runs a grid and reports it in a table of a row for each task and setting, and a figure."""
     sizes = make_sizes(root_dir, quick, tasks or (_PENDULUM if quick else _TASKS))
-    groups = summaries.group(summaries.read(cell) for cell in run_grid(settings, sizes))
-    cells = [outcomes for by_setting in groups.values() for outcomes in by_setting.values()]
-    data = {outcomes[0].task: summaries.data_of(outcomes) for outcomes in cells}
-    rows = [["task", "setting", *head]]
-    rows += [[o[0].task, o[0].setting.label, *columns(o)] for o in cells]
+    runs = make_runs(settings, sizes)
+    processes.run_all(runs, sizes.num_jobs)
+    grouped = itertools.groupby(map(summaries.read, runs), lambda o: (o.run.task, o.run.setting))
+    cells = [list(outcomes) for _, outcomes in grouped]
+    data = {cell[0].run.task: summaries.data_of(cell[0]) for cell in cells}
+    rows = [["task", "setting", *columns]]
+    rows += [
+        [cell[0].run.task, cell[0].run.setting.label, *(make(cell) for make in columns.values())]
+        for cell in cells
+    ]
     table = tables.table(rows, markdown=True)
-    paragraphs = [_describe(sizes), _describe_data(sizes, data), table, explanation, _HAPPENED]
+    paragraphs = [_describe(sizes, data), table, explanation, _HAPPENED]
     return report.Report(
         name=name,
         title=title,
-        command=_command(name, quick, root_dir),
         numbers={
             "sizes": dataclasses.asdict(sizes),
             "data": data,
-            "cells": [{**summaries.cell_numbers(o), **extra(o)} for o in cells],
+            "cells": [{**summaries.cell_numbers(cell), **extra(cell)} for cell in cells],
         },
-        figure=draw(groups, title),
+        figure=grid_figures.draw(cells, title, panels),
         text="\n\n".join(filter(None, paragraphs)),
     )
 
 
-def _command(name: str, quick: bool, root_dir: str) -> str:
-    """Returns the command with its directory and gin bindings."""
-    lines = [line for line in configuration.text().splitlines() if line.startswith("grid.")]
-    # A binding has single quotes itself, as Python's texts.
-    bindings = [shlex.quote(x) if re.search(r'["$`\\!]', x) else f'"{x}"' for x in lines]
-    words = [report.command(name, quick), "--root_dir", shlex.quote(root_dir)]
-    return " ".join(words + (["--gin_bindings", *bindings] if bindings else []))
-
-
-def _describe(sizes: Sizes) -> str:
-    sentences = [
+def _describe(sizes: Sizes, described: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns the sizes and the data of a grid in sentences."""
+    every = f" Every run has `{'`, `'.join(sizes.bindings)}`." if sizes.bindings else ""
+    text = (
         f"Each behavior policy was trained with {sizes.pretraining_steps:,} updates and each agent "
         f"with {sizes.steps:,}; seeds: {sizes.seeds}; episodes of an evaluation: "
-        f"{sizes.num_eval_episodes}, every {sizes.eval_interval:,} updates.",
-        "Scores are normalized (0: a random policy, 100: an expert); ± is the standard deviation "
-        "over seeds (n - 1).",
-    ]
-    if sizes.bindings:
-        sentences.append(f"Every run has `{'`, `'.join(sizes.bindings)}`.")
-    return " ".join(sentences)
-
-
-def _describe_data(sizes: Sizes, described: dict[str, dict[str, Any]]) -> str:
-    lines = []
+        f"{sizes.num_eval_episodes}, every {sizes.eval_interval:,} updates. Scores are normalized "
+        "(0: a random policy, 100: an expert); ± is the standard deviation over seeds (n - 1)."
+        f"{every}\n"
+    )
     for task, data in described.items():
         kind = "the task's own file"
         if sizes.tasks[task] not in (None, task):
             kind = "not the task's D4RL file, whose published scores do not compare"
-        lines.append(
-            f"- {task}: {data['source']}, {data['transitions']:,} transitions, "
+        text += (
+            f"\n- {task}: {data['source']}, {data['transitions']:,} transitions, "
             f"{data['episodes']:,} episodes, mean score {tables.number(data['score_mean'])}; "
             f"{kind}."
         )
-    return "\n".join(lines)
+    return text

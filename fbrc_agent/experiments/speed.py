@@ -5,16 +5,14 @@ networks of gin/fbrc.gin and observations and actions of HalfCheetah's sizes.
 """
 
 import dataclasses
-import statistics
-from collections.abc import Sequence
+import logging
 from typing import Any, Optional
 
 import gin
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fbrc_agent.experiments import benchmark, configuration, curves, report
+from fbrc_agent.experiments import benchmark, curves, report
 from fbrc_agent.utils import checks, tables
 
 # Hours for 1M updates, on 8 cores of an AMD EPYC 7B12.
@@ -27,32 +25,33 @@ _COLORS = {"behavior": curves.SKY, "fbrc": curves.BLUE, "cql": curves.ORANGE}
 _METHODS = {"behavior policy + F-BRC": ("behavior", "fbrc"), "CQL": ("cql",)}
 
 
-@gin.configurable(denylist=["quick"])
-def speed(
-    quick: bool, rounds: Optional[int] = None, seconds: float = benchmark.SIZES.seconds
-) -> tuple[int, float]:
-    """Returns the rounds and the seconds of each agent in a round, at least; both above 0.
-
-    Rounds are by default 3 if quick, else those of `bin/benchmark`.
-    """
-    if rounds is None:
-        rounds = 3 if quick else benchmark.ROUNDS
-    checks.check_integer("speed.rounds", rounds, 1)
-    checks.check_number("speed.seconds", seconds, above=0)
-    return rounds, seconds
-
-
-def run_speed(root_dir: str, quick: bool) -> report.Report:
+@gin.configurable("speed", denylist=["root_dir", "quick"])
+def run_speed(
+    root_dir: str,
+    quick: bool,
+    rounds: Optional[int] = None,
+    seconds: float = benchmark.SIZES.seconds,
+) -> report.Report:
     """Measures updates per second and extrapolates them to 1M updates.
 
-    Nothing is kept in root_dir; `quick` measures few rounds.
+    Args:
+      root_dir: Nothing is kept there.
+      quick: Whether to measure 3 rounds by default, instead of those of `bin/benchmark`.
+      rounds: How many; 1 or more.
+      seconds: Of each agent in a round, at least; above 0.
 
     Raises:
-      InputError: If gin's `speed` is not usable.
+      InputError: If `rounds` or `seconds` is not in its range.
     """
     del root_dir
-    rounds, seconds = speed(quick=quick)
-    configuration.parse("fbrc.gin", [configuration.text()])  # What is bound already stays.
+    rounds = (3 if quick else benchmark.ROUNDS) if rounds is None else rounds
+    checks.check_integer("speed.rounds", rounds, 1)
+    checks.check_number("speed.seconds", seconds, above=0)
+    bound = gin.config_str(max_line_length=100_000)  # It stays: it is parsed after the file.
+    logging.disable(logging.ERROR)  # gin logs an error for each place where the file is not.
+    with gin.unlock_config():
+        gin.parse_config_files_and_bindings(["fbrc.gin"], [bound], finalize_config=False)
+    logging.disable(logging.NOTSET)
     sizes = dataclasses.replace(benchmark.SIZES, seconds=seconds)
     measured = benchmark.run(benchmark.select_rows(_ROWS), sizes, rounds)
     numbers = extrapolate(measured["rounds"]["updates"])
@@ -60,7 +59,6 @@ def run_speed(root_dir: str, quick: bool) -> report.Report:
     return report.Report(
         name="speed",
         title="Time of behavior policy and F-BRC against CQL (section 5.2)",
-        command=report.command("speed", quick),
         numbers=numbers,
         figure=_draw(numbers),
         text=_describe(numbers),
@@ -79,30 +77,27 @@ def extrapolate(rounds: dict[str, list[float]]) -> dict[str, Any]:
       `cql_to_fbrc`: likewise, of each round's hours of CQL divided by those of behavior policy and
       F-BRC.
     """
-    rates = {name: rounds[name] for name in _NAMES}
-    hours = {name: [_UPDATES / rate / 3600.0 for rate in rates[name]] for name in _NAMES}
-    stages = zip(hours["behavior"], hours["fbrc"], hours["cql"])
+    hours = {name: _UPDATES / np.array(rounds[name]) / 3600.0 for name in _NAMES}
     return {
         "extrapolated_to_updates": _UPDATES,
         "rounds": rounds,
-        "updates_per_second": {name: _median(values) for name, values in rates.items()},
+        "updates_per_second": {name: _median(rounds[name]) for name in _NAMES},
         "hours": {name: _median(values) for name, values in hours.items()},
-        "cql_to_fbrc": _median([cql / (behavior + fbrc) for behavior, fbrc, cql in stages]),
+        "cql_to_fbrc": _median(hours["cql"] / (hours["behavior"] + hours["fbrc"])),
         "paper_hours": _PAPER_HOURS,
     }
 
 
-def _median(values: Sequence[float]) -> dict[str, Any]:
-    low, high = np.quantile(values, [0.25, 0.75])
-    return {"median": statistics.median(values), "quartiles": [float(low), float(high)]}
+def _median(values: Any) -> dict[str, Any]:
+    low, median, high = (float(quantile) for quantile in np.quantile(values, [0.25, 0.5, 0.75]))
+    return {"median": median, "quartiles": [low, high]}
 
 
 def _describe(numbers: dict[str, Any]) -> str:
     rows = [["", "updates/s", "hours for 1M updates, extrapolated", "hours in the paper"]]
     for name, label in _NAMES.items():
-        hours = numbers["hours"][name]["median"], _PAPER_HOURS[name]
-        rate = _text(numbers["updates_per_second"][name], digits=1)
-        rows.append([label, rate, f"{hours[0]:.2f}", f"{hours[1]:.1f}"])
+        rate, hours = _text(numbers["updates_per_second"][name], 1), numbers["hours"][name]
+        rows.append([label, rate, f"{hours['median']:.2f}", f"{_PAPER_HOURS[name]:.1f}"])
     paper = _PAPER_HOURS["cql"] / (_PAPER_HOURS["behavior"] + _PAPER_HOURS["fbrc"])
     return (
         "CQL's time, divided by that of behavior policy and F-BRC together, is "
@@ -122,29 +117,26 @@ def _text(numbers: dict[str, Any], digits: int) -> str:
 
 def _draw(numbers: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(11.0, 3.8), dpi=curves.DPI, layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
     ours = {name: entry["median"] for name, entry in numbers["hours"].items()}
-    title = f"this machine ({numbers['machine']['cores']} cores): extrapolated"
-    _draw_hours(panels[0], ours, title)
-    _draw_hours(panels[1], _PAPER_HOURS, "the paper: 8 cores of an AMD EPYC 7B12")
+    titles = {
+        f"this machine ({numbers['machine']['cores']} cores): extrapolated": ours,
+        "the paper: 8 cores of an AMD EPYC 7B12": _PAPER_HOURS,
+    }
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, (title, hours) in zip(panels, titles.items()):
+        axes.set_title(title, fontsize=11)
+        axes.set_xlabel("hours")
+        axes.grid(True, axis="x", color="0.9")
+        axes.set_axisbelow(True)
+        for method, stages in _METHODS.items():
+            ends = np.cumsum([hours[name] for name in stages])
+            for name, end in zip(stages, ends):
+                options = {"color": _COLORS[name], "label": _NAMES[name]}
+                axes.barh(method, hours[name], left=end - hours[name], height=0.6, **options)
+            axes.text(ends[-1], method, f" {ends[-1]:.1f} h", va="center", fontsize=10)
+        axes.margins(x=0.18)
     panels[0].invert_yaxis()  # The other one is the same.
     entries = panels[0].get_legend_handles_labels()
     figure.legend(*entries, loc="outside lower center", ncols=3, fontsize=9)
     figure.suptitle("Time of 1M updates", fontsize=13)
     return figure
-
-
-def _draw_hours(axes: Axes, hours: dict[str, float], title: str) -> None:
-    axes.set_title(title, fontsize=11)
-    axes.set_xlabel("hours")
-    axes.grid(True, axis="x", color="0.9")
-    axes.set_axisbelow(True)
-    for row, stages in enumerate(_METHODS.values()):
-        start = 0.0
-        for name in stages:
-            bars = axes.barh(row, hours[name], left=start, height=0.6, color=_COLORS[name])
-            bars.set_label(_NAMES[name])
-            start += hours[name]
-        axes.text(start, row, f" {start:.1f} h", va="center", fontsize=10)
-    axes.set_yticks(range(len(_METHODS)), list(_METHODS))
-    axes.margins(x=0.18)

@@ -1,15 +1,14 @@
 """Results of the runs of a grid: scores, logged numbers, collapse; as numbers and as cells."""
 
-import dataclasses
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
 from fbrc_agent.environments import tasks
 from fbrc_agent.experiments import curves
-from fbrc_agent.experiments.grid import Cell, Setting
+from fbrc_agent.experiments.curves import LoggedRun
+from fbrc_agent.experiments.grid import Run
 from fbrc_agent.utils import tables
 
 # The last few evaluations of a run, or lines of its log, of which a mean is taken.
@@ -17,102 +16,90 @@ LAST = 5
 _SCORE = "normalized_score"
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """A run of a grid, within the updates that the grid has.
+class Outcome(NamedTuple):
+    """A run of a grid that is done.
 
     Attributes:
-      task: Its task.
-      setting: Its setting.
-      seed: Its seed.
-      run: Its numbers.
-      pretrained: The runs of the networks that it was given, by the names of their algorithms.
-      nan_step: The step at which it met NaN or infinity, or None.
-      divergence_step: The step at which its |Q| first exceeded any return, or None.
+      run: The run.
+      log: What it logged within its updates.
+      pretrained: What the runs logged whose networks it was given, by names of algorithms.
+      numbers: What a report keeps of it, see `read`.
     """
 
-    task: str
-    setting: Setting
-    seed: int
-    run: curves.LoggedRun
-    pretrained: Mapping[str, curves.LoggedRun]
-    nan_step: Optional[int]
-    divergence_step: Optional[int]
+    run: Run
+    log: LoggedRun
+    pretrained: Mapping[str, LoggedRun]
+    numbers: dict[str, Any]
 
-    def curve(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the steps [n] and values [n] of a number that its algorithm logged."""
-        return self.run.curve(self.run.algorithm, name)
 
-    def pretrained_number(self, name: str) -> Optional[float]:
-        """Returns the last value of a number of the network that it was given; None without."""
-        values = [run.last(stage, name) for stage, run in self.pretrained.items()]
-        return values[0] if values else None
+def read(run: Run) -> Outcome:
+    """Reads a run that is done.
 
-    @property
-    def pretrained_score(self) -> Optional[float]:
-        """The normalized score of the policy that it was given."""
-        return self.pretrained_number(_SCORE)
+    Its numbers are `seed` and `directory`; `evaluations`, their steps and normalized scores;
+    `last_score`, and `mean_of_last_scores`, that of the last `LAST`; `nan_step`, at which it met
+    NaN or infinity, and `critic_diverged_at`, the step at which |Q| first exceeded any return;
+    `pretrained_score`, that of the policy that it was given; and `collapsed`, whether its mean of
+    last scores is below half of that. What is not known is None.
+    """
+    log = curves.read(run.root_dir, run.steps)
+    pretrained = {name: curves.read(taken.root_dir) for name, taken in run.pretrained.items()}
+    steps, scores = log.curve(_SCORE)
+    mean = log.mean_of_last(_SCORE, LAST)
+    given = next((taken.mean_of_last(_SCORE) for taken in pretrained.values()), None)
+    has_collapsed = mean is not None and given is not None and mean < given - abs(given) / 2
+    numbers = {
+        "seed": run.seed,
+        "directory": run.root_dir,
+        "evaluations": {"steps": steps.astype(int).tolist(), "scores": _finite(scores)},
+        "last_score": log.mean_of_last(_SCORE),
+        "mean_of_last_scores": mean,
+        "nan_step": log.event_step("not_finite"),
+        "critic_diverged_at": log.event_step("diverged"),
+        "collapsed": has_collapsed,
+        "pretrained_score": given,
+    }
+    return Outcome(run, log, pretrained, numbers)
 
-    @property
-    def last_score(self) -> Optional[float]:
-        """The score of the last evaluation."""
-        return self.run.last(self.run.algorithm, _SCORE)
 
-    @property
-    def mean_of_last_scores(self) -> Optional[float]:
-        """The mean of the last `LAST` scores."""
-        return curves.mean_of_last(self.curve(_SCORE)[1], LAST)
+def cell_numbers(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Returns the numbers of the seeds of a setting on a task."""
+    run, names = outcomes[0].run, ("last_score", "mean_of_last_scores", "pretrained_score")
+    return {
+        "task": run.task,
+        "setting": run.setting.name,
+        "label": run.setting.label,
+        "bindings": run.setting.all_bindings,
+        "runs": [outcome.numbers for outcome in outcomes],
+        **{name: mean_and_std(outcome.numbers[name] for outcome in outcomes) for name in names},
+    }
 
-    @property
-    def has_collapsed(self) -> bool:
-        """Whether its last scores are, on average, below half of the pretrained policy's score."""
-        score, given = self.mean_of_last_scores, self.pretrained_score
-        return score is not None and given is not None and score < given - abs(given) / 2
 
-    def numbers(self) -> dict[str, Any]:
-        """Returns what a report keeps of it."""
-        steps, scores = self.curve(_SCORE)
-        return {
-            "seed": self.seed,
-            "directory": self.run.root_dir,
-            "evaluations": {"steps": steps.astype(int).tolist(), "scores": _finite(scores)},
-            "last_score": self.last_score,
-            "mean_of_last_scores": self.mean_of_last_scores,
-            "nan_step": self.nan_step,
-            "critic_diverged_at": self.divergence_step,
-            "collapsed": self.has_collapsed,
-            "pretrained_score": self.pretrained_score,
+def curve_numbers(log: LoggedRun, names: Sequence[str]) -> dict[str, Any]:
+    """Returns curves of logged numbers, each with the mean of its end and its largest value."""
+    numbers: dict[str, Any] = {}
+    for name in names:
+        steps, values = log.curve(name)
+        known = values[np.isfinite(values)]
+        numbers["steps"] = steps.astype(int).tolist()
+        numbers[name] = {
+            "values": _finite(values),
+            "mean_of_last": log.mean_of_last(name, LAST),
+            "largest": float(known.max()) if len(known) else None,
         }
+    return numbers
 
 
-def read(cell: Cell) -> Outcome:
-    """Reads a run that is done."""
-    run = cell.run
-    return Outcome(
-        cell.task,
-        cell.setting,
-        cell.seed,
-        dataclasses.replace(curves.read(run.root_dir), records=run.records()),
-        {name: curves.read(pretrained.root_dir) for name, pretrained in run.pretrained.items()},
-        run.event_step("not_finite"),
-        run.event_step("diverged"),
-    )
-
-
-Groups = dict[str, dict[str, list[Outcome]]]
-
-
-def group(outcomes: Iterable[Outcome]) -> Groups:
-    """Returns outcomes by task and name of the setting, in their order."""
-    groups: Groups = {}
-    for outcome in outcomes:
-        groups.setdefault(outcome.task, {}).setdefault(outcome.setting.name, []).append(outcome)
-    return groups
+def data_of(outcome: Outcome) -> dict[str, Any]:
+    """Returns the description of a run's data, with its mean normalized score."""
+    described, task = outcome.log.identity["data"], tasks.get_task(outcome.run.task)
+    mean = described["return_mean"]
+    score = None if mean is None else task.normalized_score(mean)
+    return {**described, "score_mean": None if score is None else float(score)}
 
 
 def mean_and_std(values: Iterable[Optional[float]]) -> dict[str, Any]:
     """Returns mean, standard deviation (of a sample: n - 1) and number of what is known."""
-    known = [value for value in values if value is not None and math.isfinite(value)]
+    known = [value for value in values if value is not None and np.isfinite(value)]
     return {
         "mean": float(np.mean(known)) if known else None,
         "std": float(np.std(known, ddof=1)) if len(known) > 1 else None,
@@ -120,57 +107,17 @@ def mean_and_std(values: Iterable[Optional[float]]) -> dict[str, Any]:
     }
 
 
-def cell_numbers(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Returns the numbers of the seeds of a setting on a task."""
-    task, setting = outcomes[0].task, outcomes[0].setting
-    made_with = [binding for part in setting.pretraining for binding in part.bindings]
-    return {
-        "task": task,
-        "setting": setting.name,
-        "label": setting.label,
-        "bindings": [*made_with, *setting.bindings],
-        "runs": [outcome.numbers() for outcome in outcomes],
-        **{
-            name: mean_and_std(getattr(outcome, name) for outcome in outcomes)
-            for name in ("last_score", "mean_of_last_scores", "pretrained_score")
-        },
-    }
-
-
-def curve_numbers(outcome: Outcome, names: Sequence[str]) -> dict[str, Any]:
-    """Returns curves of logged numbers, each with the mean of its end and its largest value."""
-    numbers: dict[str, Any] = {}
-    for name in names:
-        steps, values = outcome.curve(name)
-        numbers["steps"] = steps.astype(int).tolist()
-        known = values[np.isfinite(values)]
-        numbers[name] = {
-            "values": _finite(values),
-            "mean_of_last": curves.mean_of_last(values, LAST),
-            "largest": float(known.max()) if len(known) else None,
-        }
-    return numbers
-
-
-def data_of(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Returns the description of the data of a task's runs, with its mean normalized score."""
-    identity = outcomes[0].run.identity
-    mean = identity["data"]["return_mean"]
-    score = None if mean is None else tasks.get_task(identity["task"]).normalized_score(mean)
-    return {**identity["data"], "score_mean": None if score is None else float(score)}
-
-
 def what_happened(outcomes: Sequence[Outcome]) -> str:
     """Returns NaN, divergence and collapse of the seeds of a setting; '-' for none."""
     found = []
-    for outcome in outcomes:
-        seed = f"(seed {outcome.seed})"
-        if outcome.nan_step is not None:
-            found.append(f"NaN at step {outcome.nan_step:,} {seed}")
-        if outcome.divergence_step is not None:
-            found.append(f"critic diverged by step {outcome.divergence_step:,} {seed}")
-        if outcome.has_collapsed:
-            found.append(f"collapsed {seed}")
+    for numbers in (outcome.numbers for outcome in outcomes):
+        for text, step in (
+            ("NaN at step {:,}", numbers["nan_step"]),
+            ("critic diverged by step {:,}", numbers["critic_diverged_at"]),
+            ("collapsed", numbers["collapsed"] or None),
+        ):
+            if step is not None:
+                found.append(f"{text.format(step)} (seed {numbers['seed']})")
     return ", ".join(found) or "-"
 
 
@@ -181,10 +128,5 @@ def text(values: Iterable[Optional[float]], digits: int = 1) -> str:
     return f"{tables.number(numbers['mean'], digits)}{spread}"
 
 
-def each(values: Iterable[Optional[float]]) -> str:
-    """Returns the values of the seeds."""
-    return ", ".join(map(tables.number, values))
-
-
 def _finite(values: np.ndarray) -> list[Optional[float]]:
-    return [float(value) if math.isfinite(value) else None for value in values]
+    return [float(value) if np.isfinite(value) else None for value in values]

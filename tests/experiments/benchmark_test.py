@@ -97,7 +97,7 @@ def test_rates_count_updates_not_calls(monkeypatch):
     sizes = benchmark_training.Sizes(
         observation_size=3, action_size=1, batch_size=32, updates_per_call=5
     )
-    contenders = benchmark_training.make_updates(sizes, ["behavior"])
+    contenders = benchmark_training.make_updates(sizes, "", ["behavior"])
     assert names == ["behavior"]
     (counter,) = counters
     before = int(counter)

@@ -1,7 +1,10 @@
 """The experiments of training runs: what a grid runs, what it leaves alone, what it reports."""
 
+import dataclasses
 import json
 import os
+import pathlib
+import re
 import signal
 import statistics
 import subprocess
@@ -258,33 +261,40 @@ def test_sizes_that_cannot_be_are_refused_in_one_sentence(tmp_path, capsys, bind
 
 
 @pytest.mark.parametrize(
-    "line", ["FbrcAgent.gamma = 0.5", "BATCH_SIZE = 32", "DATA = 'other.hdf5'", "SEED = 7"]
+    "changes, message",
+    [
+        ({"bindings": ["FbrcAgent.gamma = 0.5"]}, "what fbrc.gin has, not FbrcAgent.gamma = 0.5"),
+        ({"tasks": {TASK: "other.hdf5"}}, f"DATA = '{DATA}', not DATA = 'other.hdf5'"),
+    ],
 )
-def test_a_directory_with_other_settings_is_refused(complete_lambda, line):
-    directory = complete_lambda / "runs" / TASK / "fbrc" / "seed1"
-    (directory / "operative_config.gin").write_text(f"{line}\nEVAL_INTERVAL = 7\n")
-    with pytest.raises(InputError, match=rf"fbrc/seed1 holds a run with {line}, not .*; give"):
-        grid.run_grid([runs.FBRC], make_sizes(complete_lambda))
+def test_a_complete_run_of_other_settings_is_refused(complete_lambda, changes, message):
+    for run in grid.make_runs([runs.FBRC], make_sizes(complete_lambda)):
+        run.write_gin()
+    others = grid.make_runs([runs.FBRC], make_sizes(complete_lambda, **changes))
+    with pytest.raises(InputError, match=f"fbrc/seed0 holds a run of {re.escape(message)}; give"):
+        processes.run_all(others, num_jobs=1)
+
+
+def test_a_binding_that_is_gone_is_another_setting(complete_lambda):
+    (run, _) = grid.make_runs([runs.LAMBDA_1], make_sizes(complete_lambda))
+    run.write_gin()
+    (other, _) = grid.make_runs([runs.FBRC._replace(name="lambda-1")], make_sizes(complete_lambda))
+    message = "holds a run of FbrcAgent.gradient_penalty_weight = 1.0, not what fbrc.gin has; give"
+    with pytest.raises(InputError, match=message):
+        other.check()
 
 
 def test_intervals_may_differ(complete_lambda):
-    directory = complete_lambda / "runs" / TASK / "fbrc" / "seed1"
-    (directory / "operative_config.gin").write_text("EVAL_INTERVAL = 7\nSEED = 1\n")
-    assert len(grid.run_grid([runs.FBRC], make_sizes(complete_lambda))) == 2
-
-
-def test_another_configuration_in_force_stays(complete_lambda):
-    (complete_lambda / "runs" / TASK / "fbrc" / "seed1" / "operative_config.gin").write_text("")
-    gin.parse_config("grid.seeds = 3")
-    before = gin.config_str()
-    grid.run_grid([runs.FBRC], make_sizes(complete_lambda))
-    assert gin.config_str() == before
+    before = grid.make_runs([runs.FBRC], make_sizes(complete_lambda, eval_interval=7))
+    for run in before:
+        run.write_gin()
+    processes.run_all(grid.make_runs([runs.FBRC], make_sizes(complete_lambda)), num_jobs=1)
 
 
 def test_a_shared_network_of_other_updates_is_refused(complete_lambda):
     sizes = make_sizes(complete_lambda, pretraining_steps=30)
     with pytest.raises(InputError, match="seed0 holds a run of 20 updates, not 30"):
-        grid.run_grid([runs.FBRC], sizes)
+        processes.run_all(grid.make_runs([runs.FBRC], sizes), num_jobs=1)
 
 
 # What processes do.
@@ -300,85 +310,107 @@ NAN = runs.FBRC._replace(name="nan", bindings=("critic/Adam.learning_rate = 1e30
 
 
 @pytest.fixture(scope="module")
-def run_grid(tmp_path_factory):
-    """A grid of real runs: its sizes and cells."""
+def real_runs(tmp_path_factory):
+    """Runs of the two settings."""
     root_dir = tmp_path_factory.mktemp("grid")
     sizes = make_sizes(root_dir, seeds=1, steps=20, eval_interval=10, num_jobs=2, bindings=NETWORKS)
-    return sizes, grid.run_grid([runs.FBRC, NAN], sizes)
+    made = grid.make_runs([runs.FBRC, NAN], sizes)
+    processes.run_all(made, sizes.num_jobs)
+    return made
 
 
-def test_cells_are_runs_with_the_behavior_policy_of_the_grid(run_grid):
-    sizes, (fbrc, _) = run_grid
-    assert fbrc.run.is_complete()
-    lines = tiny_runs.read_lines(fbrc.run.root_dir)
+def test_runs_have_the_behavior_policy_of_the_grid(real_runs):
+    fbrc, _ = real_runs
+    assert fbrc.is_complete()
+    lines = tiny_runs.read_lines(fbrc.root_dir)
     assert {line["stage"] for line in lines} == {"fbrc"}
-    config = open(os.path.join(fbrc.run.root_dir, "operative_config.gin"), encoding="utf-8").read()
-    behavior = os.path.join(sizes.runs_dir, TASK, "behavior-mixture", "seed0", "behavior")
-    assert f"train.pretrained = {{'behavior': '{behavior}'}}" in config
+    config = open(os.path.join(fbrc.root_dir, "operative_config.gin"), encoding="utf-8").read()
+    directory = os.path.join(fbrc.sizes.runs_dir, TASK, "behavior-mixture", "seed0", "behavior")
+    assert f"train.pretrained = {{'behavior': '{directory}'}}" in config
 
 
-def test_numbers_of_a_run_are_those_of_its_metrics(run_grid):
-    _, (fbrc, _) = run_grid
+def test_numbers_of_a_run_are_those_of_its_metrics(real_runs):
+    fbrc, _ = real_runs
     numbers = summaries.cell_numbers([summaries.read(fbrc)])
-    lines = tiny_runs.read_lines(fbrc.run.root_dir)
+    lines = tiny_runs.read_lines(fbrc.root_dir)
     returns = [(r["step"], sum(r["returns"]) / len(r["returns"])) for r in lines if "returns" in r]
     assert numbers["runs"][0]["evaluations"] == {
         "steps": [10, 20],
         "scores": pytest.approx([100 * (r - RANDOM) / (EXPERT - RANDOM) for _, r in returns]),
     }
-    fitted = tiny_runs.read_lines(fbrc.run.pretrained["behavior"].root_dir)
+    fitted = tiny_runs.read_lines(fbrc.pretrained["behavior"].root_dir)
     last = [r["normalized_score"] for r in fitted if "normalized_score" in r][-1]
     assert numbers["pretrained_score"]["mean"] == last
 
 
-def test_nan_is_an_outcome(run_grid):
-    _, (_, bad) = run_grid
-    assert 1 <= summaries.read(bad).nan_step <= 20
-    assert not bad.run.is_complete()
+def test_nan_is_an_outcome(real_runs):
+    _, bad = real_runs
+    assert 1 <= summaries.read(bad).numbers["nan_step"] <= 20
+    assert not bad.is_complete()
 
 
-def test_a_second_call_leaves_what_is_done_alone(run_grid):
-    sizes, cells = run_grid
+def test_a_second_call_leaves_what_is_done_alone(real_runs):
+    sizes = real_runs[0].sizes
     before = tiny_runs.read_files(sizes.runs_dir)
-    again = grid.run_grid([runs.FBRC, NAN], sizes)
+    processes.run_all(grid.make_runs([runs.FBRC, NAN], sizes), sizes.num_jobs)
     assert tiny_runs.read_files(sizes.runs_dir) == before
-    assert [cell.run.root_dir for cell in again] == [cell.run.root_dir for cell in cells]
 
 
-def test_a_score_is_shown_though_its_step_was_logged_before(tmp_path, capsys):
-    run = processes.Run(str(tmp_path / "run"), "a run", "fbrc.gin", (), STEPS)
-    lines = [{**evaluation(100, 20.0), "stage": "behavior"}]
-    write_run(tmp_path / "run", 0, lines, algorithm="behavior")
-    progress = processes._Progress([run], [run])
-    metrics = tmp_path / "run" / "metrics.jsonl"
+def test_a_run_that_is_not_complete_is_refused_by_train(real_runs):
+    """It compares every value that was used, and its sentence is passed on."""
+    sizes = dataclasses.replace(
+        real_runs[0].sizes, steps=30, bindings=[*NETWORKS, "FbrcAgent.gamma = 0.5"]
+    )
+    (run,) = grid.make_runs([runs.FBRC], sizes)
+    os.remove(run.gin_path)
+    os.remove(run.pretrained["behavior"].gin_path)
+    with pytest.raises(InputError, match=r"code 2 \(train: .* FbrcAgent.gamma = 0.99, not 0.5"):
+        processes.run_all([run], num_jobs=1)
+
+
+def write_lines(run, *lines):
+    text = "".join(json.dumps({"stage": "fbrc", **line}) + "\n" for line in lines)
+    with open(os.path.join(run.root_dir, "metrics.jsonl"), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+@pytest.fixture
+def resumed_run(tmp_path):
+    """A run of 400 updates that was complete with 300."""
+    (run,) = grid.make_runs([runs.FBRC], make_sizes(tmp_path, seeds=1))
+    write_run(pathlib.Path(run.root_dir), 0, [evaluation(300, 20.0)], steps=300)
+    return run
+
+
+def test_a_score_is_shown_though_its_step_was_logged_before(resumed_run, capsys):
+    bar = processes.Bar([resumed_run])
+    lines = [evaluation(300, 20.0)]
     shown = []
-    for line in [{"step": 200, "behavior_loss": 1.0}, evaluation(200, 30.0), {"step": 250}]:
-        lines.append({**line, "stage": "behavior"})
-        metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        progress.show([run])
-        shown.append(progress._bar.postfix)
-    progress.close()
-    assert shown == [None, "a run: score 30.0", "a run: score 30.0"]
-    assert "a run: score 30.0" in capsys.readouterr().err
+    for line in [{"step": 350, "critic_loss": 1.0}, evaluation(350, 30.0), {"step": 380}]:
+        lines.append(line)
+        write_lines(resumed_run, *lines)
+        bar.show([resumed_run])
+        shown.append(bar.bar.postfix)
+    bar.close()
+    title = f"{TASK}, fbrc, seed 0"
+    assert shown == [None, f"{title}: score 30.0", f"{title}: score 30.0"]
+    assert f"{title}: score 30.0" in capsys.readouterr().err
 
 
-def test_a_killed_run_that_resumes_from_its_checkpoint_is_shown_at_no_rate(tmp_path):
-    run = processes.Run(str(tmp_path / "run"), "a run", "fbrc.gin", (), STEPS)
-    write_run(tmp_path / "run", 0, [evaluation(300, 20.0, "behavior")], algorithm="behavior")
-    progress = processes._Progress([run], [run])
-    metrics = tmp_path / "run" / "metrics.jsonl"
+def test_a_killed_run_that_resumes_from_its_checkpoint_is_shown_at_no_rate(resumed_run):
+    bar = processes.Bar([resumed_run])
     for step, done in [(200, 0), (250, 50)]:
-        metrics.write_text(json.dumps({**evaluation(step, 20.0), "stage": "behavior"}) + "\n")
-        progress.show([run])
-        assert progress._bar.n == step
-        assert progress._bar.n - progress._bar.initial == done
-    progress.close()
+        write_lines(resumed_run, evaluation(step, 20.0))
+        bar.show([resumed_run])
+        assert bar.bar.n == step
+        assert bar.bar.n - bar.bar.initial == done
+    bar.close()
 
 
 def test_a_run_that_fails_ends_the_experiment_with_its_log(tmp_path):
     sizes = make_sizes(tmp_path, tasks={TASK: str(tmp_path / "none.hdf5")}, seeds=1)
     with pytest.raises(InputError) as error:
-        grid.run_grid([runs.FBRC], sizes)
+        processes.run_all(grid.make_runs([runs.FBRC], sizes), num_jobs=1)
     log = tmp_path / "runs" / TASK / "behavior-mixture" / "seed0" / "train.log"
     assert str(error.value).startswith(
         f"{TASK}, behavior-mixture, seed 0: the run ended with exit code 2 (train: "
