@@ -141,8 +141,7 @@ def export_run(
         raise InputError(f"There is no checkpoint in {directory} yet; nothing to export.")
     created, _ = agents.create(algorithm, time_step_spec, action_spec, run["seed"])
     agent = created[algorithm.name]
-    restored = tf.train.Checkpoint(agent=agent).read(newest)
-    restored.assert_existing_objects_matched().expect_partial()
+    checkpoints.restore(newest, agent)
     records = run_log.read_metrics(root_dir)
     path = os.path.join(root_dir, "result.json")
     stages = (json_files.read_json(path, ["stages"]) or {"stages": {}})["stages"]

@@ -121,8 +121,7 @@ def run_stage(
     log = run_log.StageLog(run.root_dir, stages, algorithm.name, step, num_steps)
     with contextlib.closing(log):
         for damage in damaged:
-            details = {"checkpoint": damage.step, "file": damage.file, "problem": damage.problem}
-            log.write_event(step, "checkpoint_damaged", **details)
+            log.write_event(step, "checkpoint_damaged", **dataclasses.asdict(damage))
         if 0 < step < num_steps:
             log.write_event(step, "resumed")
         numerics = Numerics(algorithm, agent, run.offline)
