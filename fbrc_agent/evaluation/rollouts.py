@@ -72,9 +72,7 @@ def evaluate(
     try:
         for i in range(num_episodes):
             signals.check()
-            vector.append(
-                gymnasium_environment.GymnasiumEnvironment(environment_id, seed=seed + i)
-            )
+            vector.append(gymnasium_environment.GymnasiumEnvironment(environment_id, seed=seed + i))
         return _run(action_fn, vector)
     finally:
         for environment in vector:

@@ -18,7 +18,6 @@ from fbrc_agent.environments.tasks import Task
 from fbrc_agent.training import checkpoints, run_directory, run_log, triggers
 from fbrc_agent.training import strategy as strategies
 from fbrc_agent.training.numerics import Numerics
-from fbrc_agent.training.run_policies import RunPolicies
 from fbrc_agent.utils import signals
 from fbrc_agent.utils.errors import NotFiniteError
 
@@ -43,25 +42,21 @@ class Run:
       description: The content of run.json.
       task: The task, for evaluations.
       offline: The data.
-      num_eval_episodes: Episodes of an evaluation; 0 for none.
-      log_interval: Updates between lines of losses, taken on the first batch.
-      checkpoint_interval: Updates between checkpoints; 0 for those alone that end a stage or an
-        interrupted run.
-      checkpoints_to_keep: How many checkpoints stay, the newest ones.
-      policies_to_keep: How many exported policies stay, of the last and of the best.
       strategy: The strategy under which the agents were created.
+      num_eval_episodes, log_interval, checkpoint_interval, checkpoints_to_keep, policies_to_keep:
+        As of `trainer.train`.
     """
 
     root_dir: str
     description: dict[str, Any]
     task: Task
     offline: OfflineData
+    strategy: tf.distribute.Strategy
     num_eval_episodes: int
     log_interval: int
     checkpoint_interval: int
     checkpoints_to_keep: int
     policies_to_keep: int
-    strategy: tf.distribute.Strategy
 
     @property
     def batches(self) -> tuple[OfflineData, int, int]:
@@ -133,12 +128,11 @@ def run_stage(
         actions: list[triggers.Trigger] = [
             numbers,
             triggers.Evaluate(eval_interval or 0, algorithm, agent, run.task, episodes, log),
-            triggers.WatchWeights(run.checkpoint_interval, numerics),
-            triggers.SaveCheckpoint(run.checkpoint_interval, saver),
+            triggers.SaveCheckpoint(run.checkpoint_interval, numerics, saver),
         ]
         if eval_interval is not None:
-            policies = RunPolicies(run.root_dir, agent, run.description, done, run.policies_to_keep)
-            actions.insert(2, triggers.Export(eval_interval, policies, log))
+            policies = (run.root_dir, agent, run.description, done, run.policies_to_keep)
+            actions.insert(2, triggers.Export(eval_interval, *policies, log))
         try:
             step = _train(run, stage_learner, step, num_steps, log, actions)
         except NotFiniteError as error:
@@ -238,11 +232,10 @@ def _log_not_finite(log: run_log.StageLog, error: NotFiniteError) -> None:
 
 
 def _result(algorithm: Algorithm, log: run_log.StageLog, step: int) -> dict[str, Any]:
-    scores = [r for r in log.records if r["step"] == step and "returns" in r]
-    last = scores[-1] if scores else {}
+    scores = run_log.scores(log.records, step) or {}
     return {
         "label": algorithm.label,
         "steps": step,
         "updates_per_second": round(step / log.seconds, 2) if log.seconds else None,
-        **{name: last.get(name) for name in _SCORES},
+        **{name: scores.get(name) for name in _SCORES},
     }

@@ -9,7 +9,7 @@ from typing import Callable, Optional
 
 import tensorflow as tf
 
-from fbrc_agent.utils import signals
+from fbrc_agent.utils import checks, signals
 from fbrc_agent.utils.errors import InputError
 
 
@@ -110,8 +110,7 @@ def any_worker(strategy: tf.distribute.Strategy) -> Callable[[bool], bool]:
 
 def _divide_cpu(count: int) -> list[str]:
     """Returns the names of that many logical CPUs, after making them."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise InputError(f"logical_cpus is {count!r}; it must be an integer of 1 or more.")
+    checks.check_integer("logical_cpus", count, 1)
     cpu = tf.config.list_physical_devices("CPU")[0]
     try:
         tf.config.set_logical_device_configuration(

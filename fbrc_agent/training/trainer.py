@@ -152,18 +152,14 @@ def train(
             done = {before: result["steps"] for before, result in results.items()}
             results[name] = stage.run_stage(run, part, agents[name], updates[name], interval, done)
             if name in networks:
-                run_agents.save_network(
-                    name, run.directory(name), networks[name], described, results[name]
-                )
+                left = {"algorithm": name, "data": described, "result": results[name]}
+                saved_network.save(run.directory(name), networks[name], left)
         run_directory.write_operative_config(root_dir)
         last_step = results[algorithm.name]["steps"]
-        records = run_log.read_metrics(root_dir)
         result = {
             **{name: run.description[name] for name in ("algorithm", "task", "seed", "data")},
             "stages": {part.name: results[part.name] for part in algorithm.stages},
-            **run_policies.paths(
-                last_step, [record for record in records if record["stage"] == algorithm.name]
-            ),
+            **run_policies.paths(last_step, run_log.read_metrics(root_dir, algorithm.name)),
         }
         json_files.write_json(result_path, result)
         # A worker that leaves before the chief has written looks to it like one that failed.
