@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -134,16 +135,14 @@ def run_stage(
             policies = (run.root_dir, agent, run.description, done, run.policies_to_keep)
             actions.insert(2, triggers.Export(eval_interval, *policies, log))
         try:
-            step = _train(run, stage_learner, step, num_steps, log, actions)
-        except NotFiniteError as error:
-            _log_not_finite(log, error)
-            raise
-        except tf.errors.InvalidArgumentError as error:
             try:
+                step = _train(run, stage_learner, step, num_steps, log, actions)
+            except tf.errors.InvalidArgumentError:
                 _find_not_finite(run, agent, numbers, numerics)
-            except NotFiniteError as found:
-                _log_not_finite(log, found)
-                raise found from error
+                raise
+        except NotFiniteError as error:
+            details = {"tensor": error.tensor, "value": str(error.value)}
+            log.write_event(error.step, "not_finite", **details)
             raise
         return _result(algorithm, log, step)
 
@@ -157,13 +156,9 @@ def _train(
     actions: Sequence[triggers.Trigger],
 ) -> int:
     """Makes updates in calls of the Learner, with the triggers between them; returns the step."""
-    first = step
+    dataset = functools.partial(batches.make_tf_dataset, *run.batches, step)
     iterator = iter(
-        run.strategy.distribute_datasets_from_function(
-            lambda context: batches.make_tf_dataset(
-                *run.batches, start=first, input_context=context
-            )
-        )
+        run.strategy.distribute_datasets_from_function(lambda c: dataset(input_context=c))
     )
     intervals = [action.interval for action in actions if action.interval > 0]
     is_alone = strategies.num_workers(run.strategy) == 1
@@ -225,10 +220,6 @@ def _find_not_finite(
     with contextlib.suppress(tf.errors.InvalidArgumentError):
         numerics.check_losses(step, numbers.measure(next(iter(dataset))[0]))
     numerics.check_weights(step)
-
-
-def _log_not_finite(log: run_log.StageLog, error: NotFiniteError) -> None:
-    log.write_event(error.step, "not_finite", tensor=error.tensor, value=str(error.value))
 
 
 def _result(algorithm: Algorithm, log: run_log.StageLog, step: int) -> dict[str, Any]:

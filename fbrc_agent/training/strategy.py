@@ -73,13 +73,7 @@ def check_same_step(strategy: tf.distribute.Strategy, step: int) -> None:
     Raises:
       InputError: If they are not.
     """
-
-    @tf.function(autograph=False)
-    def mean() -> tf.Tensor:
-        steps = strategy.run(lambda: tf.constant(step, tf.float64))
-        return strategy.reduce(tf.distribute.ReduceOp.MEAN, steps, axis=None)
-
-    if float(mean()) != step:
+    if _total(strategy)(step) != step * strategy.num_replicas_in_sync:
         raise InputError(
             f"This worker is at update {step}, others are at another one; root_dir must be the "
             "same directory, on a file system that all workers share."
@@ -100,12 +94,18 @@ def any_worker(strategy: tf.distribute.Strategy) -> Callable[[bool], bool]:
     """
     if num_workers(strategy) == 1:
         return lambda here: here
+    total = _total(strategy)
+    return lambda here: total(here) > 0
+
+
+def _total(strategy: tf.distribute.Strategy) -> Callable[[float], float]:
+    """Returns a function that sums a number of each worker over all replicas."""
 
     @tf.function(autograph=False)
-    def count(here: tf.Tensor) -> tf.Tensor:
+    def total(here: tf.Tensor) -> tf.Tensor:
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(tf.identity, [here]), None)
 
-    return lambda here: bool(count(tf.constant(float(here))) > 0)
+    return lambda here: float(total(tf.constant(float(here), tf.float64)))
 
 
 def _divide_cpu(count: int) -> list[str]:
