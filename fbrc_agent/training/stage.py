@@ -161,7 +161,6 @@ def _train(
         run.strategy.distribute_datasets_from_function(lambda c: dataset(input_context=c))
     )
     intervals = [action.interval for action in actions if action.interval > 0]
-    is_alone = strategies.num_workers(run.strategy) == 1
     updates_per_call, is_first = 1, True
     any_worker = strategies.any_worker(run.strategy)
     is_stopping = False
@@ -175,7 +174,7 @@ def _train(
             log.start_clock()
             stage_learner.run(iterations=updates, iterator=iterator)
             log.stop_clock()
-            if not is_alone:
+            if strategies.has_workers(run.strategy):
                 updates_per_call = _UPDATES_OF_WORKERS
             elif not is_first:  # The time of the first call is that of tracing.
                 updates_per_call = fitting_updates(updates, log.seconds - seconds)

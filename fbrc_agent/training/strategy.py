@@ -80,11 +80,9 @@ def check_same_step(strategy: tf.distribute.Strategy, step: int) -> None:
         )
 
 
-def num_workers(strategy: tf.distribute.Strategy) -> int:
-    """Returns how many processes a run has."""
-    resolver = strategy.cluster_resolver
-    cluster = {} if resolver is None else resolver.cluster_spec().as_dict()
-    return max(1, sum(len(cluster.get(kind, [])) for kind in ("chief", "worker")))
+def has_workers(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether a run has several processes."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def any_worker(strategy: tf.distribute.Strategy) -> Callable[[bool], bool]:
@@ -92,7 +90,7 @@ def any_worker(strategy: tf.distribute.Strategy) -> Callable[[bool], bool]:
 
     All workers must call it equally often; each waits there for the others.
     """
-    if num_workers(strategy) == 1:
+    if not has_workers(strategy):
         return lambda here: here
     total = _total(strategy)
     return lambda here: total(here) > 0

@@ -9,7 +9,7 @@ import functools
 import os
 import shutil
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -22,7 +22,7 @@ from fbrc_agent.agents.algorithm import Algorithm
 from fbrc_agent.environments.tasks import Task
 from fbrc_agent.evaluation import rollouts
 from fbrc_agent.policies import export, policy_versions
-from fbrc_agent.training import run_log, run_policies
+from fbrc_agent.training import report, run_log, run_policies
 from fbrc_agent.training.checkpoints import Saver
 from fbrc_agent.training.numerics import Numerics
 from fbrc_agent.training.run_log import StageLog
@@ -161,9 +161,7 @@ class Evaluate(Trigger):
             result = rollouts.evaluate(
                 action_fn, self._task.environment, self._num_episodes, _EVALUATION_SEED
             )
-            score: Optional[float] = None
-            if self._task.reference_scores is not None:
-                score = float(self._task.normalized_score(result.return_mean))
+            score = report.score(self._task, result.return_mean)
             scores = {
                 "return_mean": result.return_mean,
                 "return_std": result.return_std,
