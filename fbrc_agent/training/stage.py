@@ -129,11 +129,11 @@ def run_stage(
         actions: list[triggers.Trigger] = [
             numbers,
             triggers.Evaluate(eval_interval or 0, algorithm, agent, run.task, episodes, log),
-            triggers.SaveCheckpoint(run.checkpoint_interval, numerics, saver),
         ]
         if eval_interval is not None:
             policies = (run.root_dir, agent, run.description, done, run.policies_to_keep)
-            actions.insert(2, triggers.Export(eval_interval, *policies, log))
+            actions.append(triggers.Export(eval_interval, *policies, log))
+        actions.append(triggers.SaveCheckpoint(run.checkpoint_interval, numerics, saver))
         try:
             try:
                 step = _train(run, stage_learner, step, num_steps, log, actions)
