@@ -14,15 +14,7 @@ from typing import Any, Callable, NoReturn, Optional
 from fbrc_agent.utils import json_files, os_errors, signals
 from fbrc_agent.utils.errors import InputError, NotFiniteError
 
-
-@functools.cache
-def _add_gin_search_paths() -> None:
-    """Has gin look for files in the repository's gin/, and where pip puts it."""
-    import gin
-
-    package = os.path.dirname(os.path.abspath(__file__))
-    gin.add_config_file_search_path(os.path.join(os.path.dirname(package), "gin"))
-    gin.add_config_file_search_path(os.path.join(sys.prefix, "share", "fbrc_agent", "gin"))
+_PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
 
 def _parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
@@ -33,7 +25,9 @@ def _parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
     """
     import gin
 
-    _add_gin_search_paths()
+    # gin/ is in a clone of the repository, or where pip puts it.
+    for parent in (os.path.dirname(_PACKAGE), os.path.join(sys.prefix, "share", "fbrc_agent")):
+        gin.add_config_file_search_path(os.path.join(parent, "gin"))
     for directory in [os.getcwd(), *(os.path.dirname(os.path.abspath(file)) for file in files)]:
         if directory not in sys.path:
             sys.path.append(directory)  # Last: it hides no installed module.
@@ -89,9 +83,10 @@ _GIN_FLAGS = (
 )
 
 
-def _command(description: str, *flags: Any) -> Callable[[Callable[..., None]], Callable[[], int]]:
+def _command(*flags: Any) -> Callable[[Callable[..., None]], Callable[[], int]]:
     """Makes a command of a function of its flags: it parses, runs, and returns the exit code.
 
+    The docstring of the function is what `--help` says.
     What goes wrong is one sentence on stderr and the exit code 2; 3 for NaN or infinity.
     """
 
@@ -99,12 +94,11 @@ def _command(description: str, *flags: Any) -> Callable[[Callable[..., None]], C
         @functools.wraps(body)
         def command() -> int:
             name = body.__name__
-            parser = _Parser(prog=name, description=description)
+            parser = _Parser(prog=name, description=body.__doc__)
             parser.add_argument("--debug", action="store_true", help="show an error's traceback")
             for names, options in flags:
                 parser.add_argument(*names, **options)
-            _quiet_libraries()
-            _set_threads()
+            _set_up_libraries()
             try:
                 with signals.handlers():
                     body(parser.parse_args())
@@ -148,33 +142,28 @@ def _is_from_gin(error: Exception) -> bool:
     return str(frame.f_globals.get("__name__")).split(".")[0] == "gin"
 
 
-def _quiet_libraries() -> None:
-    """Keeps out of the terminal what libraries print at import, which no user can act on."""
+def _set_up_libraries() -> None:
+    """Sets TensorFlow's threads, and keeps out of the terminal what no user can act on.
+
+    On two cores, two products of matrices at a time are faster than two threads in each
+    (docs/performance.md); elsewhere the choice is TensorFlow's. What the environment has stays.
+    """
     # At 2, TensorFlow still prints three errors about CUDA plug-ins on every machine.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # tf_agents compares with literals by `is`, of which Python warns when it first compiles it.
     warnings.simplefilter("ignore", SyntaxWarning)
-
-
-def _set_threads() -> None:
-    """Sets TensorFlow's threads where we know better, unless the environment has them.
-
-    On two cores, two products of matrices at a time are faster than two threads in each
-    (docs/performance.md); elsewhere the choice is TensorFlow's.
-    """
     if os.cpu_count() == 2:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
         os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
 
 
 @_command(
-    "Train an algorithm on a fixed data set.",
     _flag("--root_dir", type=_path, help="directory of the run; default runs/<gin file>"),
     _flag("--strategy", help="none, mirrored or multi_worker: replicas that share the updates"),
     *_GIN_FLAGS,
 )
 def train(flags: argparse.Namespace) -> None:
-    """fbrc-train: train an algorithm, evaluate, export, print a table."""
+    """Trains an algorithm on a fixed data set, evaluates, exports, and prints a table."""
     from fbrc_agent.training import report, trainer
 
     files = flags.gin_file or ["quickstart.gin"]
@@ -185,7 +174,6 @@ def train(flags: argparse.Namespace) -> None:
 
 
 @_command(
-    "Export the policy of a run.",
     _flag("--root_dir", type=_path, required=True, help="directory of a run"),
     _flag("--output", type=_path, required=True, help="directory of the model, e.g. models/hopper"),
     _flag("--version", type=int, help="default: the one after the newest"),
@@ -193,7 +181,7 @@ def train(flags: argparse.Namespace) -> None:
     _flag("--format", default="serving", help="serving (default) or tf_agents"),
 )
 def export(flags: argparse.Namespace) -> None:
-    """fbrc-export: write the policy of a run as a SavedModel."""
+    """Writes the policy of a run as a SavedModel."""
     from fbrc_agent.training import run_directory, run_policies, trainer
 
     run_directory.read_identity(flags.root_dir)
@@ -204,14 +192,13 @@ def export(flags: argparse.Namespace) -> None:
 
 
 @_command(
-    "Evaluate an exported policy.",
     _flag("--policy", type=_path, required=True, help="a SavedModel, or a directory of versions"),
     _flag("--task", help="D4RL task id or Gymnasium id; default: the model card's"),
     _flag("--episodes", type=int, default=10, help="number of episodes"),
     _flag("--seed", type=int, default=0, help="seed of the first episode"),
 )
 def evaluate(flags: argparse.Namespace) -> None:
-    """fbrc-evaluate: run an exported policy, of versions the newest, in a task's environment."""
+    """Runs an exported policy, of versions the newest, in a task's environment."""
     from fbrc_agent.environments import gymnasium_environment
     from fbrc_agent.environments.tasks import get_task
     from fbrc_agent.evaluation import rollouts
@@ -229,12 +216,11 @@ def evaluate(flags: argparse.Namespace) -> None:
 
 
 @_command(
-    "Collect data with an online agent.",
     _flag("--output", type=_path, required=True, help="HDF5 file to write"),
     *_GIN_FLAGS,
 )
 def collect(flags: argparse.Namespace) -> None:
-    """fbrc-collect: train SAC online and write what it saw as a D4RL-layout file."""
+    """Trains SAC online and writes what it saw as a D4RL-layout file."""
     from fbrc_agent.experiments import collect as collector
 
     if not flags.gin_file:
@@ -244,19 +230,17 @@ def collect(flags: argparse.Namespace) -> None:
 
 
 @_command(
-    "Draw the learning curves of runs.",
     _flag("root_dir", type=_path, nargs="+", help="directories of runs; seeds of one setting"),
     _flag("--output", type=_path, help="PNG to write; default <first root_dir>/curves.png"),
 )
 def plot(flags: argparse.Namespace) -> None:
-    """fbrc-plot: draw the learning curves of runs."""
+    """Draws the learning curves of runs."""
     from fbrc_agent.experiments import figures
 
     print(figures.plot(flags.root_dir, flags.output))
 
 
 @_command(
-    "Measure speed and memory.",
     _flag("--output", type=_path, default="benchmark.json", help="JSON file to write"),
     _flag("--quick", action="store_true", help="small sizes, to try it out"),
     _flag("--rounds", type=int, help="rounds of each measurement"),
@@ -264,7 +248,7 @@ def plot(flags: argparse.Namespace) -> None:
     _flag("--serving", action="store_true", help="the rows of exported policies"),
 )
 def benchmark(flags: argparse.Namespace) -> None:
-    """bin/benchmark: measure speed and memory side by side with SAC and CQL, print a table."""
+    """Measures speed and memory side by side with SAC and CQL, and prints a table."""
     from fbrc_agent.experiments import benchmark as bench
 
     bench.check_flags(flags.output, flags.rounds)
@@ -278,14 +262,13 @@ def benchmark(flags: argparse.Namespace) -> None:
 
 
 @_command(
-    "Run an experiment, the paper's or ours.",
     _flag("name", help="name of the experiment, e.g. bandit"),
     _flag("--quick", action="store_true", help="minutes on 2 cores"),
     _flag("--root_dir", type=_path, help="directory to write; default runs/reproduce/<name>"),
     _flag("--gin_bindings", nargs="+", action="extend", default=[], help="gin bindings"),
 )
 def reproduce(flags: argparse.Namespace) -> None:
-    """fbrc-reproduce: run an experiment, the paper's or ours, and draw its figure."""
+    """Runs an experiment, the paper's or ours, and draws its figure."""
     from fbrc_agent import experiments
 
     experiment = experiments.get(flags.name)

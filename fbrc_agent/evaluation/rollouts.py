@@ -62,16 +62,17 @@ def evaluate(
 
     Raises:
       InputError: If the environment cannot be made, or the actions are not finite or not [N, A].
+      signals.Interruption: If a signal asked for it.
     """
     if num_episodes < 1:
         raise InputError(f"num_episodes is {num_episodes}; it must be 1 or more.")
     if seed < 0:
         raise InputError(f"seed is {seed}; it must be 0 or more.")
-    vector = [
-        gymnasium_environment.GymnasiumEnvironment(environment_id, seed=seed + i)
-        for i in range(num_episodes)
-    ]
+    vector: list[gymnasium_environment.GymnasiumEnvironment] = []
     try:
+        for i in range(num_episodes):
+            signals.check()
+            vector.append(gymnasium_environment.GymnasiumEnvironment(environment_id, seed=seed + i))
         return _run(action_fn, vector)
     finally:
         for environment in vector:
@@ -81,17 +82,20 @@ def evaluate(
 def _run(
     action_fn: ActionFn, vector: list[gymnasium_environment.GymnasiumEnvironment]
 ) -> EvaluationResult:
-    observations = np.stack([environment.reset().observation for environment in vector])
+    observations = np.zeros((len(vector), *vector[0].observation_spec().shape), np.float32)
+    for i, environment in enumerate(vector):
+        signals.check()
+        observations[i] = environment.reset().observation
     returns = np.zeros(len(vector), np.float64)
     lengths = np.zeros(len(vector), np.int64)
     running = list(range(len(vector)))
     while running:
-        signals.check()
         actions = np.asarray(action_fn(observations), np.float32)
         shape = (len(vector), *vector[0].action_spec().shape)
         _check_actions(actions, shape, running, lengths.max())
         ended = set()
         for i in running:
+            signals.check()
             time_step = vector[i].step(actions[i])
             observations[i] = time_step.observation
             returns[i] += time_step.reward

@@ -32,7 +32,7 @@ _READ_ERRORS = (
 
 
 def save(directory: str, net: network.Network, description: Mapping[str, Any]) -> None:
-    """Writes a network to `directory`/trained, atomically.
+    """Writes a network to `directory`/trained, atomically, in place of one that is there.
 
     Args:
       directory: The directory of the stage that trained it.
@@ -50,6 +50,7 @@ def save(directory: str, net: network.Network, description: Mapping[str, Any]) -
             os.path.join(temporary, _DESCRIPTION),
             {**description, "architecture": getattr(net, "architecture", None)},
         )
+        shutil.rmtree(trained, ignore_errors=True)
         os.rename(temporary, trained)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

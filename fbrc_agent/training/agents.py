@@ -1,7 +1,5 @@
 """The agents of a run's stages, and the networks that one stage hands on to another."""
 
-import os
-import shutil
 from collections.abc import Mapping
 from typing import Any, Optional
 
@@ -87,20 +85,3 @@ def restore_network(
         )
     saved_network.restore(directory, net)
     return result
-
-
-def save_network(
-    name: str,
-    directory: str,
-    net: network.Network,
-    data: Mapping[str, Any],
-    result: Mapping[str, Any],
-) -> None:
-    """Leaves the network of a stage in its directory, in place of one with fewer updates."""
-    found = saved_network.read_description(directory)
-    if found is not None:
-        if found["result"]["steps"] == result["steps"]:
-            return
-        shutil.rmtree(os.path.join(directory, saved_network.DIRECTORY))
-    description = {"algorithm": name, "data": data, "result": result}
-    saved_network.save(directory, net, description)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +14,6 @@ from fbrc_agent.utils.errors import NotFiniteError
 
 # Learning rates of Adam beyond this are named as a likely cause.
 _HIGH_LEARNING_RATE = 1e-2
-_ARRAYS = ("observations", "actions", "rewards", "next_observations", "discounts")
 
 
 class Numerics:
@@ -32,7 +31,7 @@ class Numerics:
           agent: Its agent.
           offline: The data it is trained on.
         """
-        self._algorithm, self._agent, self._offline = algorithm, agent, offline
+        self._algorithm, self._agent = algorithm, agent
         self._last: Mapping[str, float] = {}
         self.max_q = math.inf
         if algorithm.max_q is not None and offline.rewards.size:
@@ -68,10 +67,7 @@ class Numerics:
         return max([abs(scalars.get(name, 0.0)) for name in self._algorithm.q_names], default=0.0)
 
     def likely_cause(self) -> str:
-        """Returns a phrase on data, learning rates or settings that may have caused it."""
-        row = _first_bad_row(self._offline)
-        if row is not None:
-            return f"likely cause: {row}"
+        """Returns a phrase on learning rates or settings that may have caused it."""
         high = [f"{name} is {rate:g}" for name, rate in self._rates() if rate > _HIGH_LEARNING_RATE]
         if high:
             return "likely cause: the learning rate of " + " and of ".join(high)
@@ -98,12 +94,3 @@ class Numerics:
                 rate = rate(part.iterations)
             if rate is not None:
                 yield name.lstrip("_"), float(tf.convert_to_tensor(rate))
-
-
-def _first_bad_row(offline: OfflineData) -> Optional[str]:
-    for name in _ARRAYS:
-        array = getattr(offline, name)
-        finite = np.isfinite(array).reshape([len(array), -1]).all(axis=1)
-        if not finite.all():
-            return f"{name} of {offline.source} are not finite in row {int(np.argmin(finite))}"
-    return None

@@ -15,7 +15,7 @@ def table(result: dict[str, Any]) -> str:
     mean = data["return_mean"]
     rows = [
         ["", "return", "(sd)", "normalized", "updates/s"],
-        ["data", number(mean), _bracket(data["return_std"]), number(_score(task, mean)), "-"],
+        ["data", number(mean), _bracket(data["return_std"]), number(score(task, mean)), "-"],
     ]
     for stage in result["stages"].values():
         rows.append(
@@ -42,13 +42,14 @@ def evaluation_table(task: Task, result: EvaluationResult) -> str:
     """Returns one line an episode, and the mean."""
     rows = [["episode", "steps", "return", "normalized"]]
     for i, (value, length) in enumerate(zip(result.returns, result.lengths)):
-        rows.append([str(i), str(length), number(value), number(_score(task, value))])
+        rows.append([str(i), str(length), number(value), number(score(task, value))])
     mean = result.return_mean
-    rows.append(["mean", f"{result.lengths.mean():.0f}", number(mean), number(_score(task, mean))])
+    rows.append(["mean", f"{result.lengths.mean():.0f}", number(mean), number(score(task, mean))])
     return tables.table(rows, align="r")
 
 
-def _score(task: Task, value: Optional[float]) -> Optional[float]:
+def score(task: Task, value: Optional[float]) -> Optional[float]:
+    """Returns the normalized score of a return; None if it, or the task's scale, is not known."""
     if value is None or task.reference_scores is None:
         return None
     return float(task.normalized_score(value))

@@ -60,7 +60,7 @@ def check_identity(root_dir: str, run: Mapping[str, Any]) -> None:
     found = _identity(read_identity(root_dir))
     run_log.read_metrics(root_dir)  # Refuses lines that the run could not resume from.
     pairs = {name: (found[name], wanted) for name, wanted in _identity(run).items()}
-    used = _bindings(_read_operative_config(root_dir))
+    used = _bindings(_read_text(os.path.join(root_dir, "operative_config.gin")))
     for name, value in _bindings(gin.config_str(max_line_length=_LINE_LENGTH)).items():
         pairs[name] = (used.get(name, value), value)
     for name, (there, wanted) in pairs.items():
@@ -89,17 +89,16 @@ def _identity(run: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read_operative_config(root_dir: str) -> str:
-    path = os.path.join(root_dir, "operative_config.gin")
-    if not os.path.exists(path):
-        return ""
-    with open(path, encoding="utf-8") as file:
-        try:
+def _read_text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
             return file.read()
-        except ValueError as error:
-            raise InputError(
-                f"{path} is not text ({error}); restore it, or take another directory."
-            ) from error
+    except FileNotFoundError:
+        return ""
+    except ValueError as error:
+        raise InputError(
+            f"{path} is not text ({error}); restore it, or take another directory."
+        ) from error
 
 
 def _bindings(config: str) -> dict[str, str]:

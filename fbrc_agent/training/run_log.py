@@ -26,13 +26,14 @@ from fbrc_agent.utils.errors import InputError
 _FILE = "metrics.jsonl"
 
 
-def read_metrics(root_dir: str) -> list[dict[str, Any]]:
-    """Returns the lines of root_dir/metrics.jsonl that hold numbers.
+def read_metrics(root_dir: str, stage: Optional[str] = None) -> list[dict[str, Any]]:
+    """Returns the lines of root_dir/metrics.jsonl that hold numbers, of one stage or of all.
 
     Raises:
       InputError: If there is a line that no run writes. A last line cut by a kill is left out.
     """
-    return [record for record in _read(root_dir) if "event" not in record]
+    records = [record for record in _read(root_dir) if "event" not in record]
+    return [record for record in records if stage in (None, record["stage"])]
 
 
 def read_events(root_dir: str) -> list[dict[str, Any]]:
@@ -40,9 +41,9 @@ def read_events(root_dir: str) -> list[dict[str, Any]]:
     return [record for record in _read(root_dir) if "event" in record]
 
 
-def has_scores(records: Sequence[Mapping[str, Any]], step: int) -> bool:
-    """Returns whether there is an evaluation of this step among a stage's records."""
-    return any(record["step"] == step and "returns" in record for record in records)
+def scores(records: Sequence[Mapping[str, Any]], step: int) -> Optional[Mapping[str, Any]]:
+    """Returns the evaluation of a step among a stage's records; None if there is none."""
+    return next((r for r in reversed(records) if r["step"] == step and "returns" in r), None)
 
 
 class StageLog:

@@ -9,70 +9,22 @@ newest, or the best.
 
 import functools
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
-import tensorflow as tf
-from tf_agents.agents import tf_agent
-
 from fbrc_agent.agents.algorithm import Algorithm
 from fbrc_agent.networks import saved_network
-from fbrc_agent.policies import export, policy_versions
+from fbrc_agent.policies import export
 from fbrc_agent.training import agents, checkpoints, run_directory, run_log
 from fbrc_agent.utils import json_files
 from fbrc_agent.utils.errors import InputError
 
-_LAST = os.path.join("policies", "greedy")
-_BEST = os.path.join("policies", "best")
+LAST = os.path.join("policies", "greedy")
+BEST = os.path.join("policies", "best")
 
 FORMATS = ("serving", "tf_agents")
 
 _SCORES = ("return_mean", "return_std", "normalized_score", "returns", "lengths")
-
-
-class RunPolicies:
-    """Exports the policy of a run after each evaluation."""
-
-    def __init__(
-        self,
-        root_dir: str,
-        agent: tf_agent.TFAgent,
-        run: Mapping[str, Any],
-        steps: Mapping[str, int],
-        keep: int,
-    ):
-        """Creates what exports.
-
-        Args:
-          root_dir: Directory of the run.
-          agent: Its agent.
-          run: The content of run.json.
-          steps: Updates of the stages before, by name.
-          keep: How many policies stay, of the last and of the best.
-        """
-        self._root_dir, self._agent, self._run = root_dir, agent, run
-        self._steps, self._keep = steps, keep
-
-    def write(self, step: int, records: Sequence[Mapping[str, Any]]) -> None:
-        """Exports the policy after an update, unless an earlier start of this run has done so.
-
-        A run that resumes from a checkpoint makes the same policies again, to the bit.
-
-        Args:
-          step: Updates made.
-          records: The stage's lines of metrics.jsonl so far.
-        """
-        last, best_dir = (os.path.join(self._root_dir, name) for name in (_LAST, _BEST))
-        if step not in policy_versions.versions(last):
-            steps = {**self._steps, self._run["algorithm"]: step}
-            origin = _origin(self._run, steps, records)
-            export.export_policy(self._agent.policy, last, step, origin=origin)
-        if best(records) == step and step not in policy_versions.versions(best_dir):
-            source = os.path.join(last, str(step))
-            policy_versions.publish(best_dir, step, functools.partial(shutil.copytree, source))
-        for directory in (last, best_dir):
-            policy_versions.prune(directory, self._keep)
 
 
 def paths(step: int, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -87,8 +39,8 @@ def paths(step: int, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     best_step = best(records)
     return {
-        "policy": os.path.join(_LAST, str(step)),
-        "best_policy": None if best_step is None else os.path.join(_BEST, str(best_step)),
+        "policy": os.path.join(LAST, str(step)),
+        "best_policy": None if best_step is None else os.path.join(BEST, str(best_step)),
     }
 
 
@@ -141,35 +93,31 @@ def export_run(
         raise InputError(f"There is no checkpoint in {directory} yet; nothing to export.")
     created, _ = agents.create(algorithm, time_step_spec, action_spec, run["seed"])
     agent = created[algorithm.name]
-    restored = tf.train.Checkpoint(agent=agent).read(newest)
-    restored.assert_existing_objects_matched().expect_partial()
-    records = run_log.read_metrics(root_dir)
+    checkpoints.restore(newest, agent)
     path = os.path.join(root_dir, "result.json")
     stages = (json_files.read_json(path, ["stages"]) or {"stages": {}})["stages"]
     steps = {stage.name: stages.get(stage.name, {}).get("steps") for stage in algorithm.pretraining}
     steps[algorithm.name] = int(agent.train_step_counter.numpy())
-    own = [record for record in records if record["stage"] == algorithm.name]
-    origin = _origin(run, steps, own)
+    source = origin(run, steps, run_log.read_metrics(root_dir, algorithm.name))
     if policy_format == "tf_agents":
-        return export.export_tf_agents_policy(agent.policy, output, version, origin)
+        return export.export_tf_agents_policy(agent.policy, output, version, source)
     value_fn = None if values is None else functools.partial(values, agent)
-    return export.export_policy(agent.policy, output, version, value_fn, origin)
+    return export.export_policy(agent.policy, output, version, value_fn, source)
 
 
-def _origin(
+def origin(
     run: Mapping[str, Any],
     steps: Mapping[str, Optional[int]],
     records: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Returns what a model card says of the run."""
     step = steps[run["algorithm"]]
-    evaluated = [r for r in records if r["step"] == step and r.get("returns")]
-    scores = {name: evaluated[-1].get(name) for name in _SCORES} if evaluated else None
+    evaluated = None if step is None else run_log.scores(records, step)
     return {
         "task": run["task"],
         "seed": run["seed"],
         "algorithm": run["stages"][-1]["label"],
         "data": run["data"],
         "steps": dict(steps),
-        "scores": scores,
+        "scores": evaluated and {name: evaluated.get(name) for name in _SCORES},
     }

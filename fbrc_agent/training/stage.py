@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,6 @@ from fbrc_agent.environments.tasks import Task
 from fbrc_agent.training import checkpoints, run_directory, run_log, triggers
 from fbrc_agent.training import strategy as strategies
 from fbrc_agent.training.numerics import Numerics
-from fbrc_agent.training.run_policies import RunPolicies
 from fbrc_agent.utils import signals
 from fbrc_agent.utils.errors import NotFiniteError
 
@@ -43,25 +43,21 @@ class Run:
       description: The content of run.json.
       task: The task, for evaluations.
       offline: The data.
-      num_eval_episodes: Episodes of an evaluation; 0 for none.
-      log_interval: Updates between lines of losses, taken on the first batch.
-      checkpoint_interval: Updates between checkpoints; 0 for those alone that end a stage or an
-        interrupted run.
-      checkpoints_to_keep: How many checkpoints stay, the newest ones.
-      policies_to_keep: How many exported policies stay, of the last and of the best.
       strategy: The strategy under which the agents were created.
+      num_eval_episodes, log_interval, checkpoint_interval, checkpoints_to_keep, policies_to_keep:
+        As of `trainer.train`.
     """
 
     root_dir: str
     description: dict[str, Any]
     task: Task
     offline: OfflineData
+    strategy: tf.distribute.Strategy
     num_eval_episodes: int
     log_interval: int
     checkpoint_interval: int
     checkpoints_to_keep: int
     policies_to_keep: int
-    strategy: tf.distribute.Strategy
 
     @property
     def batches(self) -> tuple[OfflineData, int, int]:
@@ -121,8 +117,7 @@ def run_stage(
     log = run_log.StageLog(run.root_dir, stages, algorithm.name, step, num_steps)
     with contextlib.closing(log):
         for damage in damaged:
-            details = {"checkpoint": damage.step, "file": damage.file, "problem": damage.problem}
-            log.write_event(step, "checkpoint_damaged", **details)
+            log.write_event(step, "checkpoint_damaged", **dataclasses.asdict(damage))
         if 0 < step < num_steps:
             log.write_event(step, "resumed")
         numerics = Numerics(algorithm, agent, run.offline)
@@ -134,23 +129,20 @@ def run_stage(
         actions: list[triggers.Trigger] = [
             numbers,
             triggers.Evaluate(eval_interval or 0, algorithm, agent, run.task, episodes, log),
-            triggers.WatchWeights(run.checkpoint_interval, numerics),
-            triggers.SaveCheckpoint(run.checkpoint_interval, saver),
         ]
         if eval_interval is not None:
-            policies = RunPolicies(run.root_dir, agent, run.description, done, run.policies_to_keep)
-            actions.insert(2, triggers.Export(eval_interval, policies, log))
+            policies = (run.root_dir, agent, run.description, done, run.policies_to_keep)
+            actions.append(triggers.Export(eval_interval, *policies, log))
+        actions.append(triggers.SaveCheckpoint(run.checkpoint_interval, numerics, saver))
         try:
-            step = _train(run, stage_learner, step, num_steps, log, actions)
-        except NotFiniteError as error:
-            _log_not_finite(log, error)
-            raise
-        except tf.errors.InvalidArgumentError as error:
             try:
+                step = _train(run, stage_learner, step, num_steps, log, actions)
+            except tf.errors.InvalidArgumentError:
                 _find_not_finite(run, agent, numbers, numerics)
-            except NotFiniteError as found:
-                _log_not_finite(log, found)
-                raise found from error
+                raise
+        except NotFiniteError as error:
+            details = {"tensor": error.tensor, "value": str(error.value)}
+            log.write_event(error.step, "not_finite", **details)
             raise
         return _result(algorithm, log, step)
 
@@ -164,16 +156,11 @@ def _train(
     actions: Sequence[triggers.Trigger],
 ) -> int:
     """Makes updates in calls of the Learner, with the triggers between them; returns the step."""
-    first = step
+    dataset = functools.partial(batches.make_tf_dataset, *run.batches, step)
     iterator = iter(
-        run.strategy.distribute_datasets_from_function(
-            lambda context: batches.make_tf_dataset(
-                *run.batches, start=first, input_context=context
-            )
-        )
+        run.strategy.distribute_datasets_from_function(lambda c: dataset(input_context=c))
     )
     intervals = [action.interval for action in actions if action.interval > 0]
-    is_alone = strategies.num_workers(run.strategy) == 1
     updates_per_call, is_first = 1, True
     any_worker = strategies.any_worker(run.strategy)
     is_stopping = False
@@ -187,7 +174,7 @@ def _train(
             log.start_clock()
             stage_learner.run(iterations=updates, iterator=iterator)
             log.stop_clock()
-            if not is_alone:
+            if strategies.has_workers(run.strategy):
                 updates_per_call = _UPDATES_OF_WORKERS
             elif not is_first:  # The time of the first call is that of tracing.
                 updates_per_call = fitting_updates(updates, log.seconds - seconds)
@@ -234,16 +221,11 @@ def _find_not_finite(
     numerics.check_weights(step)
 
 
-def _log_not_finite(log: run_log.StageLog, error: NotFiniteError) -> None:
-    log.write_event(error.step, "not_finite", tensor=error.tensor, value=str(error.value))
-
-
 def _result(algorithm: Algorithm, log: run_log.StageLog, step: int) -> dict[str, Any]:
-    scores = [r for r in log.records if r["step"] == step and "returns" in r]
-    last = scores[-1] if scores else {}
+    scores = run_log.scores(log.records, step) or {}
     return {
         "label": algorithm.label,
         "steps": step,
         "updates_per_second": round(step / log.seconds, 2) if log.seconds else None,
-        **{name: last.get(name) for name in _SCORES},
+        **{name: scores.get(name) for name in _SCORES},
     }

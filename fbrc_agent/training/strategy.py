@@ -9,7 +9,7 @@ from typing import Callable, Optional
 
 import tensorflow as tf
 
-from fbrc_agent.utils import signals
+from fbrc_agent.utils import checks, signals
 from fbrc_agent.utils.errors import InputError
 
 
@@ -73,24 +73,16 @@ def check_same_step(strategy: tf.distribute.Strategy, step: int) -> None:
     Raises:
       InputError: If they are not.
     """
-
-    @tf.function(autograph=False)
-    def mean() -> tf.Tensor:
-        steps = strategy.run(lambda: tf.constant(step, tf.float64))
-        return strategy.reduce(tf.distribute.ReduceOp.MEAN, steps, axis=None)
-
-    if float(mean()) != step:
+    if _total(strategy)(step) != step * strategy.num_replicas_in_sync:
         raise InputError(
             f"This worker is at update {step}, others are at another one; root_dir must be the "
             "same directory, on a file system that all workers share."
         )
 
 
-def num_workers(strategy: tf.distribute.Strategy) -> int:
-    """Returns how many processes a run has."""
-    resolver = strategy.cluster_resolver
-    cluster = {} if resolver is None else resolver.cluster_spec().as_dict()
-    return max(1, sum(len(cluster.get(kind, [])) for kind in ("chief", "worker")))
+def has_workers(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether a run has several processes."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def any_worker(strategy: tf.distribute.Strategy) -> Callable[[bool], bool]:
@@ -98,20 +90,25 @@ def any_worker(strategy: tf.distribute.Strategy) -> Callable[[bool], bool]:
 
     All workers must call it equally often; each waits there for the others.
     """
-    if num_workers(strategy) == 1:
+    if not has_workers(strategy):
         return lambda here: here
+    total = _total(strategy)
+    return lambda here: total(here) > 0
+
+
+def _total(strategy: tf.distribute.Strategy) -> Callable[[float], float]:
+    """Returns a function that sums a number of each worker over all replicas."""
 
     @tf.function(autograph=False)
-    def count(here: tf.Tensor) -> tf.Tensor:
+    def total(here: tf.Tensor) -> tf.Tensor:
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(tf.identity, [here]), None)
 
-    return lambda here: bool(count(tf.constant(float(here))) > 0)
+    return lambda here: float(total(tf.constant(float(here), tf.float64)))
 
 
 def _divide_cpu(count: int) -> list[str]:
     """Returns the names of that many logical CPUs, after making them."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise InputError(f"logical_cpus is {count!r}; it must be an integer of 1 or more.")
+    checks.check_integer("logical_cpus", count, 1)
     cpu = tf.config.list_physical_devices("CPU")[0]
     try:
         tf.config.set_logical_device_configuration(

@@ -98,8 +98,9 @@ def train(
     environment_task = tasks.get_task(task)
     distribution = strategies.create_strategy(strategy, logical_cpus)
     chief_dir, root_dir = root_dir, strategies.own_directory(distribution, root_dir)
-    pretrained = _check_pretrained(algorithm, pretrained or {})
-    updates = _check_updates(algorithm, root_dir, steps, pretraining_steps or {}, pretrained)
+    pretrained, pretraining_steps = pretrained or {}, pretraining_steps or {}
+    _check_pretrained(algorithm, pretrained)
+    updates = _check_updates(algorithm, root_dir, steps, pretraining_steps, pretrained)
     offline = sources.load_dataset(data or task)
     batches.check_batches(offline, batch_size, seed, num_replicas=distribution.num_replicas_in_sync)
     if num_eval_episodes > 0:
@@ -133,7 +134,7 @@ def train(
     with run_lock.hold(root_dir) as lock:
         run_directory.check_identity(root_dir, run.description)
         with distribution.scope():
-            for name in (part.name for part in algorithm.pretraining if part.name not in results):
+            for name in (part.name for part in algorithm.pretraining if part.name in updates):
                 found = run_agents.restore_network(
                     name, run.directory(name), networks[name], described, updates[name]
                 )
@@ -152,18 +153,14 @@ def train(
             done = {before: result["steps"] for before, result in results.items()}
             results[name] = stage.run_stage(run, part, agents[name], updates[name], interval, done)
             if name in networks:
-                run_agents.save_network(
-                    name, run.directory(name), networks[name], described, results[name]
-                )
+                left = {"algorithm": name, "data": described, "result": results[name]}
+                saved_network.save(run.directory(name), networks[name], left)
         run_directory.write_operative_config(root_dir)
         last_step = results[algorithm.name]["steps"]
-        records = run_log.read_metrics(root_dir)
         result = {
             **{name: run.description[name] for name in ("algorithm", "task", "seed", "data")},
             "stages": {part.name: results[part.name] for part in algorithm.stages},
-            **run_policies.paths(
-                last_step, [record for record in records if record["stage"] == algorithm.name]
-            ),
+            **run_policies.paths(last_step, run_log.read_metrics(root_dir, algorithm.name)),
         }
         json_files.write_json(result_path, result)
         # A worker that leaves before the chief has written looks to it like one that failed.
@@ -188,8 +185,7 @@ def _check_algorithm(algorithm: Any) -> None:
         raise InputError(f"train.algorithm is {algorithm!r}; it must be one, such as @fbrc().")
 
 
-def _check_pretrained(algorithm: Algorithm, pretrained: Any) -> Mapping[str, str]:
-    """Returns `pretrained`, checked."""
+def _check_pretrained(algorithm: Algorithm, pretrained: Any) -> None:
     _check_dictionary("pretrained", pretrained)
     names = [part.name for part in algorithm.pretraining]
     for name, directory in pretrained.items():
@@ -201,7 +197,6 @@ def _check_pretrained(algorithm: Algorithm, pretrained: Any) -> Mapping[str, str
                 f"{what} is {directory!r}, but '{algorithm.name}' takes the networks of "
                 f"{names or 'no other algorithm'}; correct the name, or leave it out."
             )
-    return pretrained
 
 
 def _check_updates(

@@ -5,8 +5,11 @@ because a run resumes after the checkpoint.
 """
 
 import contextlib
+import functools
+import os
+import shutil
 from collections.abc import Mapping
-from typing import Optional
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,10 +21,11 @@ from tf_agents.utils import common
 from fbrc_agent.agents.algorithm import Algorithm
 from fbrc_agent.environments.tasks import Task
 from fbrc_agent.evaluation import rollouts
+from fbrc_agent.policies import export, policy_versions
+from fbrc_agent.training import report, run_log, run_policies
 from fbrc_agent.training.checkpoints import Saver
 from fbrc_agent.training.numerics import Numerics
-from fbrc_agent.training.run_log import StageLog, has_scores
-from fbrc_agent.training.run_policies import RunPolicies
+from fbrc_agent.training.run_log import StageLog
 from fbrc_agent.utils import signals
 
 # Evaluations of one run start from the same states, so that its curve compares policies.
@@ -141,7 +145,7 @@ class Evaluate(Trigger):
 
     def at_completion(self, step: int) -> None:
         """Evaluates the last update, unless it has been."""
-        if not has_scores(self._log.records, step):
+        if run_log.scores(self._log.records, step) is None:
             self.act(step)
 
     def act(self, step: int) -> None:
@@ -157,9 +161,7 @@ class Evaluate(Trigger):
             result = rollouts.evaluate(
                 action_fn, self._task.environment, self._num_episodes, _EVALUATION_SEED
             )
-            score: Optional[float] = None
-            if self._task.reference_scores is not None:
-                score = float(self._task.normalized_score(result.return_mean))
+            score = report.score(self._task, result.return_mean)
             scores = {
                 "return_mean": result.return_mean,
                 "return_std": result.return_std,
@@ -175,29 +177,65 @@ class Evaluate(Trigger):
 class Export(Trigger):
     """Exports the policy after each evaluation, or what an earlier start has not exported."""
 
-    def __init__(self, interval: int, policies: RunPolicies, log: StageLog):
+    def __init__(
+        self,
+        interval: int,
+        root_dir: str,
+        agent: tf_agent.TFAgent,
+        run: Mapping[str, Any],
+        done: Mapping[str, int],
+        keep: int,
+        log: StageLog,
+    ):
+        """Creates the trigger.
+
+        Args:
+          interval: Updates between exports; the last update of a stage is always exported.
+          root_dir: Directory of the run.
+          agent: Its agent.
+          run: The content of run.json.
+          done: Updates of the stages before, by name.
+          keep: How many policies stay, of the last and of the best.
+          log: The log.
+        """
         super().__init__(interval)
-        self._policies, self._log = policies, log
+        self._last, self._best = (
+            os.path.join(root_dir, name) for name in (run_policies.LAST, run_policies.BEST)
+        )
+        self._policy, self._run, self._done, self._keep = agent.policy, run, done, keep
+        self._log = log
 
     def act(self, step: int) -> None:
-        """Exports the policy, unless a signal cut its evaluation short."""
-        if signals.requested() is None:
-            self._policies.write(step, self._log.records)
+        """Exports the policy, unless a signal cut its evaluation short, or it has been exported.
+
+        A run that resumes from a checkpoint makes the same policies again, to the bit.
+        """
+        if signals.requested() is not None:
+            return
+        records = self._log.records
+        if step not in policy_versions.versions(self._last):
+            steps = {**self._done, self._log.stage: step}
+            origin = run_policies.origin(self._run, steps, records)
+            export.export_policy(self._policy, self._last, step, origin=origin)
+        if run_policies.best(records) == step and step not in policy_versions.versions(self._best):
+            source = os.path.join(self._last, str(step))
+            policy_versions.publish(self._best, step, functools.partial(shutil.copytree, source))
+        for directory in (self._last, self._best):
+            policy_versions.prune(directory, self._keep)
 
     at_start, at_completion = Trigger.at_step, act
-
-
-class WatchWeights(Trigger):
-    """Checks weights, targets and temperature before each checkpoint; raises NotFiniteError."""
-
-    def __init__(self, interval: int, numerics: Numerics):
-        super().__init__(interval)
-        self.act = self.at_exit = numerics.check_weights  # type: ignore[method-assign]
 
 
 class SaveCheckpoint(Trigger):
     """Saves checkpoints, also at the end of a stage and of an interrupted run."""
 
-    def __init__(self, interval: int, saver: Saver):
+    def __init__(self, interval: int, numerics: Numerics, saver: Saver):
         super().__init__(interval)
-        self.act = self.at_exit = saver.save  # type: ignore[method-assign]
+        self._numerics, self._saver = numerics, saver
+
+    def act(self, step: int) -> None:
+        """Saves weights, targets and temperature; raises NotFiniteError rather than save a NaN."""
+        self._numerics.check_weights(step)
+        self._saver.save(step)
+
+    at_exit = act

@@ -59,12 +59,10 @@ def remove_leftovers(directory: str) -> None:
 
 def _is_running(pid: int) -> bool:
     """Returns whether another process has this number; the process that asks has not written."""
-    if pid == os.getpid():
-        return False
     try:
         os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
     except PermissionError:
         return True
-    return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return pid != os.getpid()

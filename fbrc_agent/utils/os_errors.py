@@ -36,13 +36,14 @@ def sentence(error: BaseException) -> Optional[str]:
     number = _number(error)
     if number is None:
         return None
-    reason, advice = os.strerror(number), _ADVICE[number]
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{os.fsdecode(error.filename)}: {reason}; {advice}."
-    if isinstance(error, OSError) and error.errno == number:
-        return f"{reason}; {advice}."
-    text = " ".join(_PLACES.sub(" ", str(getattr(error, "message", error))).split())
-    return f"{text.rstrip('.;')}; {advice}."
+    if getattr(error, "errno", None) is None:
+        text = _PLACES.sub(" ", str(getattr(error, "message", error)))
+        reason = " ".join(text.split()).rstrip(".;")
+    else:
+        filename = getattr(error, "filename", None)
+        place = "" if filename is None else f"{os.fsdecode(filename)}: "
+        reason = place + os.strerror(number)
+    return f"{reason}; {_ADVICE[number]}."
 
 
 def damage(error: BaseException) -> str:
