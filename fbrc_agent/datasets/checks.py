@@ -30,18 +30,18 @@ def to_array(source: str, key: str, value: Any) -> np.ndarray:
         array = np.asarray(value)
     except ValueError as error:
         raise InputError(f"{source}: {key} is not an array ({error}).") from error
-    rank = 2 if key in MATRICES else 1
-    check_kind_and_rank(source, key, array, rank)
-    return array if rank == 2 else array.reshape(len(array))
+    check_kind_and_rank(source, key, array)
+    return array if key in MATRICES else array.reshape(len(array))
 
 
-def check_kind_and_rank(source: str, key: str, array: Any, rank: int) -> None:
-    """Refuses all but real numbers of `rank`; a column [N, 1] passes for a vector, as in D4RL."""
+def check_kind_and_rank(source: str, key: str, array: Any) -> None:
+    """Refuses all but numbers of `to_array`'s rank; a column [N, 1] passes for a vector."""
     if array.dtype.kind not in "biuf":
         raise InputError(f"{source}: {key} has type {array.dtype}; it must hold real numbers.")
     shape = array.shape
     if shape is None:  # HDF5's null dataspace.
         raise InputError(f"{source}: {key} has a type but no values; it must hold rows.")
+    rank = 2 if key in MATRICES else 1
     if len(shape) != rank and not (rank == 1 and len(shape) == 2 and shape[1] == 1):
         wanted = "[rows, size]" if rank == 2 else "[rows]"
         raise InputError(f"{source}: {key} has shape {tuple(shape)}; it must be {wanted}.")

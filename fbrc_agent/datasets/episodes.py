@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fbrc_agent.datasets.checks import pieces
+from fbrc_agent.datasets import checks
 
 
 def starts_of_rows(ends: np.ndarray, keep: np.ndarray) -> np.ndarray:
@@ -36,7 +36,7 @@ def infer_starts(
       [E] int64, the first 0.
     """
     begins = np.append(True, discounts[:-1] == 0)
-    for start, rows in pieces(observations[1:]):
+    for start, rows in checks.pieces(observations[1:]):
         end = start + len(rows)
         begins[start + 1 : end + 1] |= (rows != next_observations[start:end]).any(axis=1)
     return np.flatnonzero(begins)

@@ -8,17 +8,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from fbrc_agent.datasets.checks import (
-    ActionBounds,
-    as_float32,
-    check_actions,
-    check_episode_starts,
-    check_finite,
-    check_lengths,
-    resolve_bounds,
-    to_array,
-)
-from fbrc_agent.datasets.episodes import infer_starts
+from fbrc_agent.datasets import checks, episodes
 from fbrc_agent.utils.errors import InputError
 
 _ARRAY_NAMES = ("observations", "actions", "rewards", "next_observations", "discounts")
@@ -69,7 +59,7 @@ class OfflineData:
         rewards: Any,
         next_observations: Any,
         discounts: Any,
-        action_bounds: Optional[ActionBounds] = None,
+        action_bounds: Optional[checks.ActionBounds] = None,
         episode_returns: Optional[Any] = None,
         source: str = "arrays",
         episode_starts: Optional[Any] = None,
@@ -98,16 +88,17 @@ class OfflineData:
         """
         given = (observations, actions, rewards, next_observations, discounts)
         arrays = {
-            key: as_float32(to_array(source, key, value)) for key, value in zip(_ARRAY_NAMES, given)
+            key: checks.as_float32(checks.to_array(source, key, value))
+            for key, value in zip(_ARRAY_NAMES, given)
         }
-        check_lengths(source, arrays)
+        checks.check_lengths(source, arrays)
         if arrays["next_observations"].shape != arrays["observations"].shape:
             raise InputError(
                 f"{source}: next_observations has shape {arrays['next_observations'].shape}; it "
                 f"must be that of observations, {arrays['observations'].shape}."
             )
         for key, array in arrays.items():
-            check_finite(source, key, array)
+            checks.check_finite(source, key, array)
         outside = (arrays["discounts"] < 0) | (arrays["discounts"] > 1)
         if outside.any():
             row = int(outside.argmax())
@@ -115,21 +106,22 @@ class OfflineData:
                 f"{source}: discounts has {arrays['discounts'][row]} in row {row}; every value "
                 "must be in [0, 1]."
             )
-        minimum, maximum = resolve_bounds(source, arrays["actions"].shape[1], action_bounds)
-        if check_actions(source, arrays["actions"], minimum, maximum):
-            arrays["actions"] = as_float32(np.clip(arrays["actions"], minimum, maximum))
-        returns = to_array(
-            source, "episode_returns", [] if episode_returns is None else episode_returns
-        )
-        check_finite(source, "episode_returns", returns)
+        minimum, maximum = checks.resolve_bounds(source, arrays["actions"].shape[1], action_bounds)
+        if checks.check_actions(source, arrays["actions"], minimum, maximum):
+            arrays["actions"] = checks.as_float32(np.clip(arrays["actions"], minimum, maximum))
+        given_returns = [] if episode_returns is None else episode_returns
+        returns = checks.to_array(source, "episode_returns", given_returns)
+        checks.check_finite(source, "episode_returns", returns)
         if episode_starts is None:
-            episode_starts = infer_starts(
+            episode_starts = episodes.infer_starts(
                 arrays["observations"], arrays["next_observations"], arrays["discounts"]
             )
         return cls(
             **arrays,
-            episode_starts=check_episode_starts(source, episode_starts, len(arrays["rewards"])),
-            episode_returns=as_float32(returns),
+            episode_starts=checks.check_episode_starts(
+                source, episode_starts, len(arrays["rewards"])
+            ),
+            episode_returns=checks.as_float32(returns),
             action_minimum=minimum,
             action_maximum=maximum,
             source=source,
