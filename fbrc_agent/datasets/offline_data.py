@@ -182,23 +182,16 @@ class OfflineData:
     @property
     def time_step_spec(self) -> Any:
         """TF-Agents' `TimeStep` of specs; the observation is [S] float32."""
-        import tensorflow as tf
-        from tf_agents.trajectories import time_step as ts
-
-        return ts.time_step_spec(
-            tf.TensorSpec([self.observations.shape[1]], tf.float32, name="observation")
-        )
+        return self._specs[0]
 
     @property
     def action_spec(self) -> Any:
         """`BoundedTensorSpec` of an action, [A] float32."""
-        import tensorflow as tf
-        from tf_agents.specs import tensor_spec
+        return self._specs[1]
 
-        return tensor_spec.BoundedTensorSpec(
-            [self.actions.shape[1]],
-            tf.float32,
-            minimum=self.action_minimum,
-            maximum=self.action_maximum,
-            name="action",
-        )
+    @functools.cached_property
+    def _specs(self) -> tuple[Any, Any]:
+        from fbrc_agent.networks import data_specs  # Here: reading data needs no TensorFlow.
+
+        size = self.observations.shape[1]
+        return data_specs.make_specs(size, self.action_minimum, self.action_maximum)
