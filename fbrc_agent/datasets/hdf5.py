@@ -9,7 +9,7 @@ from typing import Any, Callable, Optional
 import h5py
 import numpy as np
 
-from fbrc_agent.datasets import checks, episodes
+from fbrc_agent.datasets import checks
 from fbrc_agent.datasets.offline_data import OfflineData
 from fbrc_agent.utils import atomic_files
 from fbrc_agent.utils.errors import InputError
@@ -55,7 +55,7 @@ def read_d4rl_hdf5(
             timeouts = file.read_flags("timeouts")
         else:
             limit = _episode_limit(path, max_episode_steps, opened.attrs)
-            timeouts = episodes.infer_timeouts(terminals, limit)
+            timeouts = _infer_timeouts(terminals, limit)
         keep = ~timeouts
         keep[-1] = False
         if not keep.any():
@@ -65,6 +65,7 @@ def read_d4rl_hdf5(
                 "time limit."
             )
         ends = terminals | timeouts
+        begins = np.append(True, ends[:-1])
 
         def check_and_clip(path: str, _: str, rows: np.ndarray, start: int) -> None:
             if checks.check_actions(path, rows, low, high, start):
@@ -80,8 +81,9 @@ def read_d4rl_hdf5(
             rewards=rewards,
             next_observations=next_observations,
             discounts=checks.as_float32(~terminals[keep]),
-            episode_starts=episodes.starts_of_rows(ends, keep),
-            episode_returns=checks.as_float32(episodes.complete_returns(all_rewards, ends)),
+            # An episode of which no row is kept has no place among them.
+            episode_starts=np.flatnonzero(begins[keep]),
+            episode_returns=checks.as_float32(_complete_returns(all_rewards, ends)),
             action_minimum=low,
             action_maximum=high,
             source=source,
@@ -111,6 +113,29 @@ def _episode_limit(path: str, given: Optional[int], attributes: Mapping[str, Any
     if not isinstance(limit, (int, np.integer)) or limit < 1:
         raise InputError(f"{path}: max_episode_steps is {limit!r}; it must be a positive integer.")
     return int(limit)
+
+
+def _infer_timeouts(terminals: np.ndarray, limit: int) -> np.ndarray:
+    """Returns the rows, [N] bool, that `d4rl.qlearning_dataset` cuts where a file has no timeouts.
+
+    It counts steps from 0 and cuts when the count is `limit` - 1; after a cut it counts from 0
+    again, after any other terminal from 1.
+    """
+    timeouts = np.zeros(len(terminals), bool)
+    start, count = 0, 0
+    for end in np.append(np.flatnonzero(terminals) + 1, len(terminals)):
+        timeouts[start + limit - 1 - count : end : limit] = True
+        start, count = end, int(not timeouts[end - 1])
+    return timeouts
+
+
+def _complete_returns(rewards: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Returns the sums of rewards, in float64, of the episodes that end in the file."""
+    last = np.flatnonzero(ends)
+    if not last.size:
+        return np.zeros([0])
+    starts = np.append(0, last[:-1] + 1)
+    return np.add.reduceat(rewards[: last[-1] + 1].astype(np.float64), starts)
 
 
 class _Rows:

@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from fbrc_agent.datasets import checks, episodes
+from fbrc_agent.datasets import checks
 from fbrc_agent.utils.errors import InputError
 
 _ARRAY_NAMES = ("observations", "actions", "rewards", "next_observations", "discounts")
@@ -113,9 +113,7 @@ class OfflineData:
         returns = checks.to_array(source, "episode_returns", given_returns)
         checks.check_finite(source, "episode_returns", returns)
         if episode_starts is None:
-            episode_starts = episodes.infer_starts(
-                arrays["observations"], arrays["next_observations"], arrays["discounts"]
-            )
+            episode_starts = _infer_starts(arrays)
         return cls(
             **arrays,
             episode_starts=checks.check_episode_starts(
@@ -195,3 +193,13 @@ class OfflineData:
 
         size = self.observations.shape[1]
         return data_specs.make_specs(size, self.action_minimum, self.action_maximum)
+
+
+def _infer_starts(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns the rows after discount 0, and those where s is not the s' of the row before."""
+    begins = np.append(True, arrays["discounts"][:-1] == 0)
+    for start, rows in checks.pieces(arrays["observations"][1:]):
+        end = start + len(rows)
+        differs = rows != arrays["next_observations"][start:end]
+        begins[start + 1 : end + 1] |= differs.any(axis=1)
+    return np.flatnonzero(begins)

@@ -10,9 +10,7 @@ from typing import Any, Callable, Optional
 import gin
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework import (
-    convert_to_constants,
-)  # TensorFlow has no public name for it.
+from tensorflow.python.framework import convert_to_constants  # There is no public name.
 from tf_agents.distributions import utils as distribution_utils
 from tf_agents.policies import greedy_policy, policy_saver, tf_policy
 from tf_agents.trajectories import time_step as ts
@@ -65,16 +63,13 @@ def export_policy(
     Raises:
       InputError: If the version exists, or the policy has a state or a nest of observations.
     """
-    _check(policy)
-    name = os.path.basename(os.path.abspath(directory))
 
-    def write(path: str) -> None:
+    def save(path: str, name: str) -> None:
         module, signatures = _serving_module(policy, value_fn)
         tf.saved_model.save(module, path, signatures=signatures)
         serving_requests.write_warmup(path, name)
-        model_card.write(path, name, policy, origin or {})
 
-    return policy_versions.publish(directory, version, write)
+    return _publish(policy, directory, version, origin, save)
 
 
 def export_tf_agents_policy(
@@ -88,13 +83,33 @@ def export_tf_agents_policy(
     `SavedModelPyTFEagerPolicy(path, load_specs_from_pbtxt=True)` loads it, and an `Actor` takes
     that. Arguments, result and errors are those of `export_policy`.
     """
-    _check(policy)
+
+    def save(path: str, _: str) -> None:
+        with _quiet_saver():
+            saver = policy_saver.PolicySaver(greedy_policy.GreedyPolicy(policy), batch_size=None)
+            saver.save(path)
+
+    return _publish(policy, directory, version, origin, save)
+
+
+def _publish(
+    policy: tf_policy.TFPolicy,
+    directory: str,
+    version: Optional[int],
+    origin: Optional[Mapping[str, Any]],
+    save: Callable[[str, str], None],
+) -> str:
+    """Writes what `save(path, name of the model)` does and the model card; returns the path."""
+    observation_spec = policy.time_step_spec.observation
+    if policy.policy_state_spec or not isinstance(observation_spec, tf.TypeSpec):
+        raise InputError(
+            "Only a stateless policy over one observation tensor can be exported; this one has the "
+            f"state {policy.policy_state_spec} and the observation {observation_spec}."
+        )
     name = os.path.basename(os.path.abspath(directory))
 
     def write(path: str) -> None:
-        greedy = greedy_policy.GreedyPolicy(policy)
-        with _quiet_saver():
-            policy_saver.PolicySaver(greedy, batch_size=None).save(path)
+        save(path, name)
         model_card.write(path, name, policy, origin or {})
 
     return policy_versions.publish(directory, version, write)
@@ -115,15 +130,6 @@ def _quiet_saver() -> Iterator[None]:
             yield
     finally:
         logger.removeFilter(is_of_other_things)
-
-
-def _check(policy: tf_policy.TFPolicy) -> None:
-    observation_spec = policy.time_step_spec.observation
-    if policy.policy_state_spec or not isinstance(observation_spec, tf.TypeSpec):
-        raise InputError(
-            "Only a stateless policy over one observation tensor can be exported; this one has the "
-            f"state {policy.policy_state_spec} and the observation {observation_spec}."
-        )
 
 
 def _serving_module(
@@ -147,14 +153,13 @@ def _serving_module(
         )
     else:
         greedy = greedy_policy.GreedyPolicy(policy)
-
-        def act(observation: tf.Tensor) -> list[tf.Tensor]:
-            # A policy may leave its shape unknown, and a signature should have it.
-            return [tf.ensure_shape(greedy.action(_restart(observation)).action, action.shape)]
-
-        mode = _frozen(act, observation)
+        mode = _frozen(
+            lambda observation: [greedy.action(_restart(observation)).action], observation
+        )
         signatures["serving_default"] = _signature(
-            lambda observation: {"action": mode(observation)[0]}, observation
+            # A policy may leave its shape unknown, and a signature should have it.
+            lambda observation: {"action": tf.ensure_shape(mode(observation)[0], action.shape)},
+            observation,
         )
     if value_fn is not None:
         names: list[str] = []
@@ -220,14 +225,9 @@ def _restart(observation: tf.Tensor) -> ts.TimeStep:
 
 
 def _is_tanh_normal(policy: tf_policy.TFPolicy) -> bool:
-    spec = _batched(policy.time_step_spec.observation, "observation")
-    found = []
-
-    def distribution(observation: tf.Tensor) -> None:
-        found.append(policy.distribution(_restart(observation)).action)
-
-    tf.function(distribution, input_signature=[spec], autograph=False).get_concrete_function()
-    return isinstance(found[0], distribution_utils.SquashToSpecNormal)
+    spec = policy.time_step_spec.observation
+    distribution = policy.distribution(_restart(tf.zeros([1, *spec.shape], spec.dtype))).action
+    return isinstance(distribution, distribution_utils.SquashToSpecNormal)
 
 
 def _normal(policy: tf_policy.TFPolicy, observation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
