@@ -124,9 +124,6 @@ class BehaviorAgent(tf_agent.TFAgent):
         """The entropy temperature alpha_b."""
         return tf.exp(self._log_alpha)
 
-    def _initialize(self):
-        """Nothing to do: there are no target networks."""
-
     def _terms(self, experience, weights, training: bool) -> BehaviorLossInfo:
         """Returns both losses, the mean log-likelihood and the mean entropy, scalars in nats."""
         time_steps, policy_steps, _ = transition = self._as_transition(experience)

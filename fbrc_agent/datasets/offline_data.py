@@ -99,13 +99,10 @@ class OfflineData:
             )
         for key, array in arrays.items():
             checks.check_finite(source, key, array)
-        outside = (arrays["discounts"] < 0) | (arrays["discounts"] > 1)
-        if outside.any():
-            row = int(outside.argmax())
-            raise InputError(
-                f"{source}: discounts has {arrays['discounts'][row]} in row {row}; every value "
-                "must be in [0, 1]."
-            )
+        discounts = arrays["discounts"]
+        outside = (discounts < 0) | (discounts > 1)
+        wanted = "every value must be in [0, 1]"
+        checks.check_rows(source, "discounts", discounts, outside, wanted)
         minimum, maximum = checks.resolve_bounds(source, arrays["actions"].shape[1], action_bounds)
         if checks.check_actions(source, arrays["actions"], minimum, maximum):
             arrays["actions"] = checks.as_float32(np.clip(arrays["actions"], minimum, maximum))
