@@ -10,7 +10,6 @@ import tensorflow_probability as tfp
 from tf_agents.agents import data_converter, tf_agent
 from tf_agents.networks import network
 from tf_agents.policies import actor_policy
-from tf_agents.specs import tensor_spec
 from tf_agents.train.utils import train_utils
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
@@ -83,8 +82,7 @@ class BehaviorAgent(tf_agent.TFAgent):
         arguments.check(locals())
         checks.check_optimizer("optimizer", optimizer)
         tf.Module.__init__(self, name=name)
-        network_checks.check_specs(time_step_spec, action_spec)
-        time_step_spec, action_spec = tensor_spec.from_spec((time_step_spec, action_spec))
+        time_step_spec, action_spec = network_checks.checked_specs(time_step_spec, action_spec)
         network_checks.check_behavior_network(
             behavior_network, time_step_spec.observation, action_spec
         )

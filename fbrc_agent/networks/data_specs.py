@@ -1,15 +1,19 @@
 """The specs of data whose observations and actions are float32 vectors."""
 
 from collections.abc import Sequence
+from typing import Union
 
+import numpy as np
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 
+_Bounds = Union[Sequence[float], np.ndarray]
+
 
 def make_specs(
-    observation_size: int, action_minimum: Sequence[float], action_maximum: Sequence[float]
+    observation_size: int, action_minimum: _Bounds, action_maximum: _Bounds
 ) -> tuple[ts.TimeStep, types.BoundedTensorSpec]:
     """Returns the `TimeStep` spec and the action spec of observations [S] and actions [A].
 

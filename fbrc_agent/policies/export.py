@@ -124,7 +124,8 @@ def _serving_module(
     action = _batched(policy.action_spec, "action")
     seed = tf.TensorSpec([None], tf.int64, name="seed")
     signatures = {}
-    if _is_tanh_normal(policy):
+    distribution = policy.distribution(_restart(_zeros(observation))).action
+    if isinstance(distribution, distribution_utils.SquashToSpecNormal):
         # One frozen function for both signatures, so that the weights are in the file once.
         normal = _frozen(lambda observation: _normal(policy, observation), observation)
         signatures["serving_default"] = _signature(
@@ -146,18 +147,10 @@ def _serving_module(
             observation,
         )
     if value_fn is not None:
-        names: list[str] = []
-
-        def flat_values(observation: tf.Tensor, action: tf.Tensor) -> list[tf.Tensor]:
-            values = value_fn(observation, action)
-            names[:] = values
-            return list(values.values())
-
-        values = _frozen(flat_values, observation, action)
+        names = list(value_fn(_zeros(observation), _zeros(action)))
+        values = _frozen(lambda s, a: list(value_fn(s, a).values()), observation, action)
         signatures["value"] = _signature(
-            lambda observation, action: dict(zip(names, values(observation, action))),
-            observation,
-            action,
+            lambda s, a: dict(zip(names, values(s, a))), observation, action
         )
     module = tf.Module(name="policy")
     module.signature_functions = signatures
@@ -197,6 +190,10 @@ def _batched(spec: tf.TensorSpec, name: str) -> tf.TensorSpec:
     return tf.TensorSpec([None, *spec.shape], spec.dtype, name=name)
 
 
+def _zeros(spec: tf.TensorSpec) -> tf.Tensor:
+    return tf.zeros([1, *spec.shape[1:]], spec.dtype)
+
+
 def _restart(observation: tf.Tensor) -> ts.TimeStep:
     # `ts.restart` wants a batch size known while tracing.
     batch = tf.shape(observation)[:1]
@@ -206,12 +203,6 @@ def _restart(observation: tf.Tensor) -> ts.TimeStep:
         discount=tf.ones(batch),
         observation=observation,
     )
-
-
-def _is_tanh_normal(policy: tf_policy.TFPolicy) -> bool:
-    spec = policy.time_step_spec.observation
-    distribution = policy.distribution(_restart(tf.zeros([1, *spec.shape], spec.dtype))).action
-    return isinstance(distribution, distribution_utils.SquashToSpecNormal)
 
 
 def _normal(policy: tf_policy.TFPolicy, observation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
