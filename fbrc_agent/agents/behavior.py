@@ -10,14 +10,13 @@ import tensorflow_probability as tfp
 from tf_agents.agents import data_converter, tf_agent
 from tf_agents.networks import network
 from tf_agents.policies import actor_policy
-from tf_agents.specs import tensor_spec
 from tf_agents.train.utils import train_utils
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 from tf_agents.utils import common, eager_utils, nest_utils
 
 from fbrc_agent.agents import algorithm, arguments
-from fbrc_agent.networks import behavior_network, critic_network, network_checks, saved_network
+from fbrc_agent.networks import behavior_network, network_checks, saved_network
 from fbrc_agent.utils import checks, sampling
 from fbrc_agent.utils.errors import InputError
 
@@ -83,8 +82,7 @@ class BehaviorAgent(tf_agent.TFAgent):
         arguments.check(locals())
         checks.check_optimizer("optimizer", optimizer)
         tf.Module.__init__(self, name=name)
-        network_checks.check_specs(time_step_spec, action_spec)
-        time_step_spec, action_spec = tensor_spec.from_spec((time_step_spec, action_spec))
+        time_step_spec, action_spec = network_checks.checked_specs(time_step_spec, action_spec)
         network_checks.check_behavior_network(
             behavior_network, time_step_spec.observation, action_spec
         )
@@ -124,19 +122,19 @@ class BehaviorAgent(tf_agent.TFAgent):
         """The entropy temperature alpha_b."""
         return tf.exp(self._log_alpha)
 
-    def _initialize(self):
-        """Nothing to do: there are no target networks."""
-
     def _terms(self, experience, weights, training: bool) -> BehaviorLossInfo:
         """Returns both losses, the mean log-likelihood and the mean entropy, scalars in nats."""
         time_steps, policy_steps, _ = transition = self._as_transition(experience)
         network_checks.check_batch(transition, weights)
-        behavior = critic_network.behavior_distribution(
-            self._behavior_network, time_steps.observation, time_steps.step_type, training
+        behavior, _ = self._behavior_network(
+            time_steps.observation,
+            step_type=time_steps.step_type,
+            network_state=(),
+            training=training,
         )
 
         def log_mu(action):
-            return critic_network.behavior_log_prob(behavior, action, self.action_spec)
+            return common.log_probability(behavior, action, self.action_spec)
 
         def mean(values, regularization_loss=None):
             return common.aggregate_losses(
@@ -194,8 +192,8 @@ class _JointActionNetwork(network.Network):
         self._behavior_network = behavior_network
 
     def call(self, observation, step_type=(), network_state=(), training=False):
-        behavior = critic_network.behavior_distribution(
-            self._behavior_network, observation, step_type, training
+        behavior, _ = self._behavior_network(
+            observation, step_type=step_type, network_state=(), training=training
         )
         outer_rank = nest_utils.get_outer_rank(observation, self.input_tensor_spec)
 

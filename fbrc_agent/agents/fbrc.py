@@ -15,6 +15,7 @@ from tf_agents.policies import actor_policy, tf_policy
 from tf_agents.train.utils import train_utils
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
+from tf_agents.utils import common
 
 from fbrc_agent.agents import algorithm, arguments, behavior, offline_sac
 from fbrc_agent.networks import action_gradient, actor_network, network_checks
@@ -242,12 +243,11 @@ class FbrcAgent(offline_sac.OfflineSacAgent):
         return super()._q_values(critics, states, actions, training, log_mu=log_mu)
 
     def _behavior(self, time_steps):
-        return critic_networks.behavior_distribution(
-            self._behavior_network, time_steps.observation, time_steps.step_type
-        )
+        observation, step_type = time_steps.observation, time_steps.step_type
+        return self._behavior_network(observation, step_type=step_type, network_state=())[0]
 
     def _log_mu(self, states, actions) -> tf.Tensor:
-        return critic_networks.behavior_log_prob(states.behavior, actions, self.action_spec)
+        return common.log_probability(states.behavior, actions, self.action_spec)
 
     @property
     def _learned(self) -> list[network.Network]:

@@ -12,7 +12,6 @@ import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.agents.sac import sac_agent
 from tf_agents.networks import network
-from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 from tf_agents.utils import common, nest_utils
@@ -82,8 +81,7 @@ class OfflineSacAgent(sac_agent.SacAgent):
     ):
         """Creates the agent; arguments and exceptions are `SacAgent`'s and as of `FbrcAgent`."""
         arguments.check({**locals(), **sac_arguments})
-        network_checks.check_specs(time_step_spec, action_spec)
-        time_step_spec, action_spec = tensor_spec.from_spec((time_step_spec, action_spec))
+        time_step_spec, action_spec = network_checks.checked_specs(time_step_spec, action_spec)
         self._check_action_spec(action_spec)
         critic_spec = (time_step_spec.observation, action_spec)
         if actor_network:

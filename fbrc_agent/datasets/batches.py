@@ -4,15 +4,15 @@ Batch i is a pure function of the seed and i, so that a run which is interrupted
 i sees exactly the batches it would have seen.
 """
 
-from typing import Any, Optional
+from typing import Optional
 
 import gin
-import numpy as np
 import tensorflow as tf
 from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
 
 from fbrc_agent.datasets.offline_data import OfflineData
+from fbrc_agent.utils import checks
 from fbrc_agent.utils.errors import InputError
 
 _PREFETCHED_BATCHES = 2
@@ -78,11 +78,11 @@ def make_tf_dataset(
         rows = _sample_rows(shard_index, batch_size // num_shards, size, seed)
         return to_trajectory(*(tf.gather(array, rows) for array in arrays)), ()
 
-    dataset = tf.data.Dataset.counter(start=start * num_local, dtype=tf.int64)
     # A rewrite of the pipeline would copy the arrays into its graph; the parallel map is what it
     # would bring.
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
+    dataset = tf.data.Dataset.counter(start=start * num_local, dtype=tf.int64)
     dataset = dataset.map(make_shard, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.prefetch(_PREFETCHED_BATCHES * num_local).with_options(options)
 
@@ -104,9 +104,14 @@ def check_batches(
     Raises:
       InputError: If an argument is out of its range.
     """
-    _check_integer("batch_size", batch_size, 1, data.num_transitions, ", the number of transitions")
-    _check_integer("seed", seed, 0, 2**31 - 1)
-    _check_integer("start", start, 0, 2**62 // batch_size)
+    checks.check_integer("batch_size", batch_size, 1)
+    checks.check_integer("seed", seed, 0, 2**31 - 1)
+    checks.check_integer("start", start, 0, 2**62 // batch_size)
+    if batch_size > data.num_transitions:
+        raise InputError(
+            f"batch_size is {batch_size}; it must be at most {data.num_transitions}, the number of "
+            "transitions."
+        )
     if batch_size % num_replicas:
         raise InputError(
             f"batch_size is {batch_size}; under a strategy of {num_replicas} replicas it must be a "
@@ -157,9 +162,3 @@ def to_trajectory(
         reward=frames(rewards, tf.zeros_like(rewards)),
         discount=frames(discounts, tf.ones_like(discounts)),
     )
-
-
-def _check_integer(name: str, value: Any, low: int, high: int, why: str = "") -> None:
-    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not is_integer or not low <= value <= high:
-        raise InputError(f"{name} is {value!r}; it must be an integer from {low} to {high}{why}.")

@@ -30,18 +30,18 @@ def to_array(source: str, key: str, value: Any) -> np.ndarray:
         array = np.asarray(value)
     except ValueError as error:
         raise InputError(f"{source}: {key} is not an array ({error}).") from error
-    rank = 2 if key in MATRICES else 1
-    check_kind_and_rank(source, key, array, rank)
-    return array if rank == 2 else array.reshape(len(array))
+    check_kind_and_rank(source, key, array)
+    return array if key in MATRICES else array.reshape(len(array))
 
 
-def check_kind_and_rank(source: str, key: str, array: Any, rank: int) -> None:
-    """Refuses all but real numbers of `rank`; a column [N, 1] passes for a vector, as in D4RL."""
+def check_kind_and_rank(source: str, key: str, array: Any) -> None:
+    """Refuses all but numbers of `to_array`'s rank; a column [N, 1] passes for a vector."""
     if array.dtype.kind not in "biuf":
         raise InputError(f"{source}: {key} has type {array.dtype}; it must hold real numbers.")
     shape = array.shape
     if shape is None:  # HDF5's null dataspace.
         raise InputError(f"{source}: {key} has a type but no values; it must hold rows.")
+    rank = 2 if key in MATRICES else 1
     if len(shape) != rank and not (rank == 1 and len(shape) == 2 and shape[1] == 1):
         wanted = "[rows, size]" if rank == 2 else "[rows]"
         raise InputError(f"{source}: {key} has shape {tuple(shape)}; it must be {wanted}.")
@@ -61,27 +61,30 @@ def check_lengths(source: str, arrays: Mapping[str, Any]) -> None:
         raise InputError(f"{source}: is empty; it must have at least one transition.")
 
 
+def check_rows(
+    source: str, key: str, array: np.ndarray, wrong: np.ndarray, wanted: str, first_row: int = 0
+) -> None:
+    """Refuses what is wrong, an element or a row; `first_row` is the first one's in its file."""
+    if wrong.any():
+        index = np.unravel_index(int(wrong.argmax()), wrong.shape)
+        value = array[index]
+        raise InputError(
+            f"{source}: {key} has {value.tolist() if value.ndim else value} in row "
+            f"{first_row + int(index[0])}; {wanted}."
+        )
+
+
 def check_finite(source: str, key: str, array: np.ndarray, first_row: int = 0) -> None:
-    """Refuses NaN and infinity; `first_row` is the number of the first row in its file."""
+    """Refuses NaN and infinity; `first_row` as of `check_rows`."""
+    wanted = "every value must be a finite float32"
     for start, piece in pieces(array):
-        finite = np.isfinite(piece)
-        if not finite.all():
-            index = np.unravel_index(int(finite.argmin()), piece.shape)
-            raise InputError(
-                f"{source}: {key} has {piece[index]} in row {first_row + start + int(index[0])}; "
-                "every value must be a finite float32."
-            )
+        check_rows(source, key, piece, ~np.isfinite(piece), wanted, first_row + start)
 
 
 def check_flags(source: str, key: str, array: np.ndarray, first_row: int = 0) -> None:
-    """Refuses all but 0 and 1, of any type; `first_row` as of `check_finite`."""
-    wrong = (array != 0) & (array != 1)
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise InputError(
-            f"{source}: {key} has {array[row]} in row {first_row + row}; every value must be 0 or "
-            "1, or of type bool."
-        )
+    """Refuses all but 0 and 1, of any type; `first_row` as of `check_rows`."""
+    wanted = "every value must be 0 or 1, or of type bool"
+    check_rows(source, key, array, (array != 0) & (array != 1), wanted, first_row)
 
 
 def resolve_bounds(
@@ -99,9 +102,7 @@ def resolve_bounds(
             f"{source}: action_bounds is {bounds!r}; it must be (minimum, maximum), "
             f"each a number or {size} numbers."
         ) from error
-    if not (
-        np.isfinite(minimum).all() and np.isfinite(maximum).all() and (minimum < maximum).all()
-    ):
+    if not np.isfinite([minimum, maximum]).all() or not (minimum < maximum).all():
         raise InputError(
             f"{source}: action bounds are {minimum.tolist()} and {maximum.tolist()}; "
             "each minimum must be finite and below its maximum."
@@ -116,20 +117,16 @@ def check_actions(
     is_rounded = False
     low = minimum - _BOUND_TOLERANCE * np.maximum(1.0, np.abs(minimum))
     high = maximum + _BOUND_TOLERANCE * np.maximum(1.0, np.abs(maximum))
+    wanted = (
+        f"every action must be inside the bounds {minimum.tolist()} to {maximum.tolist()}; pass "
+        "action_bounds=(minimum, maximum) if these are not the bounds of the environment"
+    )
     for start, piece in pieces(actions):
         if piece.min() >= minimum.max() and piece.max() <= maximum.min():
             continue  # The usual case, in a tenth of the time of what follows.
-        if (piece >= minimum).all() and (piece <= maximum).all():
-            continue
-        is_rounded = True
         outside = ((piece < low) | (piece > high)).any(axis=1)
-        if outside.any():
-            row = int(outside.argmax())
-            raise InputError(
-                f"{source}: actions has {piece[row].tolist()} in row {first_row + start + row}, "
-                f"outside the bounds {minimum.tolist()} to {maximum.tolist()}; pass action_bounds="
-                "(minimum, maximum) if these are not the bounds of the environment."
-            )
+        check_rows(source, "actions", piece, outside, wanted, first_row + start)
+        is_rounded |= bool(((piece < minimum) | (piece > maximum)).any())
     return is_rounded
 
 
@@ -142,8 +139,9 @@ def check_episode_starts(source: str, value: Any, num_transitions: int) -> np.nd
             "an integer type, and the first must be 0."
         )
     starts = np.append(array.astype(np.int64), num_transitions)
-    if (np.diff(starts) <= 0).any():
-        place = int((np.diff(starts) <= 0).argmax())
+    descends = np.diff(starts) <= 0
+    if descends.any():
+        place = int(descends.argmax())
         raise InputError(
             f"{source}: episode_starts has {starts[place]} in place {place} and "
             f"{starts[place + 1]} next; they must ascend and be below the number of transitions, "

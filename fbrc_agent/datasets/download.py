@@ -80,8 +80,11 @@ def _receive(url: str, name: str) -> Iterator[bytes]:
                     received += len(chunk)
                     bar.update(len(chunk))
                     yield chunk
+    except urllib.error.HTTPError as error:
+        raise _download_error(url, f"HTTP {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException) as error:
-        raise _download_error(url, _reason(error)) from error
+        reason = str(getattr(error, "reason", error)) or type(error).__name__
+        raise _download_error(url, reason) from error
     if total is not None and received != total:
         raise _download_error(url, f"the body ended after {received} of {total} bytes")
 
@@ -94,12 +97,6 @@ def _hdf5_problem(path: str) -> Optional[str]:
     except OSError as error:
         return str(error)
     return None
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        return f"HTTP {error.code} {error.reason}"
-    return str(getattr(error, "reason", error)) or type(error).__name__
 
 
 def _download_error(url: str, reason: str) -> InputError:

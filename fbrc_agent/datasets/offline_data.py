@@ -8,17 +8,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from fbrc_agent.datasets.checks import (
-    ActionBounds,
-    as_float32,
-    check_actions,
-    check_episode_starts,
-    check_finite,
-    check_lengths,
-    resolve_bounds,
-    to_array,
-)
-from fbrc_agent.datasets.episodes import infer_starts
+from fbrc_agent.datasets import checks
 from fbrc_agent.utils.errors import InputError
 
 _ARRAY_NAMES = ("observations", "actions", "rewards", "next_observations", "discounts")
@@ -69,7 +59,7 @@ class OfflineData:
         rewards: Any,
         next_observations: Any,
         discounts: Any,
-        action_bounds: Optional[ActionBounds] = None,
+        action_bounds: Optional[checks.ActionBounds] = None,
         episode_returns: Optional[Any] = None,
         source: str = "arrays",
         episode_starts: Optional[Any] = None,
@@ -98,38 +88,35 @@ class OfflineData:
         """
         given = (observations, actions, rewards, next_observations, discounts)
         arrays = {
-            key: as_float32(to_array(source, key, value)) for key, value in zip(_ARRAY_NAMES, given)
+            key: checks.as_float32(checks.to_array(source, key, value))
+            for key, value in zip(_ARRAY_NAMES, given)
         }
-        check_lengths(source, arrays)
+        checks.check_lengths(source, arrays)
         if arrays["next_observations"].shape != arrays["observations"].shape:
             raise InputError(
                 f"{source}: next_observations has shape {arrays['next_observations'].shape}; it "
                 f"must be that of observations, {arrays['observations'].shape}."
             )
         for key, array in arrays.items():
-            check_finite(source, key, array)
-        outside = (arrays["discounts"] < 0) | (arrays["discounts"] > 1)
-        if outside.any():
-            row = int(outside.argmax())
-            raise InputError(
-                f"{source}: discounts has {arrays['discounts'][row]} in row {row}; every value "
-                "must be in [0, 1]."
-            )
-        minimum, maximum = resolve_bounds(source, arrays["actions"].shape[1], action_bounds)
-        if check_actions(source, arrays["actions"], minimum, maximum):
-            arrays["actions"] = as_float32(np.clip(arrays["actions"], minimum, maximum))
-        returns = to_array(
-            source, "episode_returns", [] if episode_returns is None else episode_returns
-        )
-        check_finite(source, "episode_returns", returns)
+            checks.check_finite(source, key, array)
+        discounts = arrays["discounts"]
+        outside = (discounts < 0) | (discounts > 1)
+        wanted = "every value must be in [0, 1]"
+        checks.check_rows(source, "discounts", discounts, outside, wanted)
+        minimum, maximum = checks.resolve_bounds(source, arrays["actions"].shape[1], action_bounds)
+        if checks.check_actions(source, arrays["actions"], minimum, maximum):
+            arrays["actions"] = checks.as_float32(np.clip(arrays["actions"], minimum, maximum))
+        given_returns = [] if episode_returns is None else episode_returns
+        returns = checks.to_array(source, "episode_returns", given_returns)
+        checks.check_finite(source, "episode_returns", returns)
         if episode_starts is None:
-            episode_starts = infer_starts(
-                arrays["observations"], arrays["next_observations"], arrays["discounts"]
-            )
+            episode_starts = _infer_starts(arrays)
         return cls(
             **arrays,
-            episode_starts=check_episode_starts(source, episode_starts, len(arrays["rewards"])),
-            episode_returns=as_float32(returns),
+            episode_starts=checks.check_episode_starts(
+                source, episode_starts, len(arrays["rewards"])
+            ),
+            episode_returns=checks.as_float32(returns),
             action_minimum=minimum,
             action_maximum=maximum,
             source=source,
@@ -190,23 +177,26 @@ class OfflineData:
     @property
     def time_step_spec(self) -> Any:
         """TF-Agents' `TimeStep` of specs; the observation is [S] float32."""
-        import tensorflow as tf
-        from tf_agents.trajectories import time_step as ts
-
-        return ts.time_step_spec(
-            tf.TensorSpec([self.observations.shape[1]], tf.float32, name="observation")
-        )
+        return self._specs[0]
 
     @property
     def action_spec(self) -> Any:
         """`BoundedTensorSpec` of an action, [A] float32."""
-        import tensorflow as tf
-        from tf_agents.specs import tensor_spec
+        return self._specs[1]
 
-        return tensor_spec.BoundedTensorSpec(
-            [self.actions.shape[1]],
-            tf.float32,
-            minimum=self.action_minimum,
-            maximum=self.action_maximum,
-            name="action",
-        )
+    @functools.cached_property
+    def _specs(self) -> tuple[Any, Any]:
+        from fbrc_agent.networks import data_specs  # Here: reading data needs no TensorFlow.
+
+        size = self.observations.shape[1]
+        return data_specs.make_specs(size, self.action_minimum, self.action_maximum)
+
+
+def _infer_starts(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns the rows after discount 0, and those where s is not the s' of the row before."""
+    begins = np.append(True, arrays["discounts"][:-1] == 0)
+    for start, rows in checks.pieces(arrays["observations"][1:]):
+        end = start + len(rows)
+        differs = rows != arrays["next_observations"][start:end]
+        begins[start + 1 : end + 1] |= differs.any(axis=1)
+    return np.flatnonzero(begins)

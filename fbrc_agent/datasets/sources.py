@@ -5,8 +5,7 @@ from typing import Optional
 
 import gin
 
-from fbrc_agent.datasets import download, hdf5
-from fbrc_agent.datasets.checks import ActionBounds
+from fbrc_agent.datasets import checks, download, hdf5
 from fbrc_agent.datasets.offline_data import OfflineData
 from fbrc_agent.environments import tasks
 from fbrc_agent.utils.errors import InputError
@@ -17,7 +16,7 @@ EMBEDDED_PREFIX = "embedded:"
 @gin.configurable
 def load_dataset(
     source: str,
-    action_bounds: Optional[ActionBounds] = None,
+    action_bounds: Optional[checks.ActionBounds] = None,
     max_episode_steps: Optional[int] = None,
 ) -> OfflineData:
     """Loads the transitions of a D4RL-layout HDF5 file.

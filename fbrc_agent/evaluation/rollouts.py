@@ -10,7 +10,7 @@ from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
 
 from fbrc_agent.environments import gymnasium_environment
-from fbrc_agent.utils import signals
+from fbrc_agent.utils import checks, signals
 from fbrc_agent.utils.errors import InputError
 
 # Observations [N, S] float32 to actions [N, A], as arrays or tensors.
@@ -64,10 +64,8 @@ def evaluate(
       InputError: If the environment cannot be made, or the actions are not finite or not [N, A].
       signals.Interruption: If a signal asked for it.
     """
-    if num_episodes < 1:
-        raise InputError(f"num_episodes is {num_episodes}; it must be 1 or more.")
-    if seed < 0:
-        raise InputError(f"seed is {seed}; it must be 0 or more.")
+    checks.check_integer("num_episodes", num_episodes, low=1)
+    checks.check_integer("seed", seed, low=0)
     vector: list[gymnasium_environment.GymnasiumEnvironment] = []
     try:
         for i in range(num_episodes):
@@ -93,16 +91,14 @@ def _run(
         actions = np.asarray(action_fn(observations), np.float32)
         shape = (len(vector), *vector[0].action_spec().shape)
         _check_actions(actions, shape, running, lengths.max())
-        ended = set()
-        for i in running:
+        for i in tuple(running):
             signals.check()
             time_step = vector[i].step(actions[i])
             observations[i] = time_step.observation
             returns[i] += time_step.reward
             lengths[i] += 1
             if time_step.is_last():
-                ended.add(i)
-        running = [i for i in running if i not in ended]
+                running.remove(i)
     return EvaluationResult(returns, lengths)
 
 

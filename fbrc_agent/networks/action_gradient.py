@@ -34,21 +34,21 @@ def of_function(
       ValueError: If T is not known.
     """
     flat = tf.nest.flatten(actions)
+    is_recurrent = outer_shape.rank > 1
+    if is_recurrent and outer_shape[1] is None:
+        raise ValueError(
+            f"The experience has the shape {outer_shape}; with a recurrent critic_network it must "
+            "be [B, T] with T known: the gradient penalty takes one backward pass per step."
+        )
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(flat)
-        value = function(actions)
-        steps = [value] if outer_shape.rank == 1 else _steps(value, outer_shape)
-
-    def of_all_actions(step_value: tf.Tensor) -> list[tf.Tensor]:
-        return tape.gradient(step_value, flat, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-
-    gradients = [of_all_actions(step_value) for step_value in steps]
-    if outer_shape.rank == 1:
-        return tf.nest.pack_sequence_as(actions, gradients[0])
-    own = [
-        tf.stack([g[:, step] for step, g in enumerate(of_leaf)], axis=1)
-        for of_leaf in zip(*gradients)
-    ]
+        values = function(actions)
+        steps = tf.unstack(values, num=outer_shape[1], axis=1) if is_recurrent else [values]
+    zero = tf.UnconnectedGradients.ZERO
+    gradients = [tape.gradient(step, flat, unconnected_gradients=zero) for step in steps]
+    own = gradients[0]
+    if is_recurrent:
+        own = [tf.stack([g[:, t] for t, g in enumerate(leaf)], axis=1) for leaf in zip(*gradients)]
     return tf.nest.pack_sequence_as(actions, own)
 
 
@@ -73,12 +73,8 @@ def of_critic(
 
 def squared_norm(gradient: types.NestedTensor, outer_rank: int = 1) -> tf.Tensor:
     """Returns ||g||^2, summed over the action's dimensions and its nest; `outer_rank` axes stay."""
-    return tf.add_n(
-        [
-            tf.reduce_sum(g * g, axis=list(range(outer_rank, g.shape.rank)))
-            for g in tf.nest.flatten(gradient)
-        ]
-    )
+    squares = [g * g for g in tf.nest.flatten(gradient)]
+    return tf.add_n([tf.reduce_sum(s, axis=list(range(outer_rank, s.shape.rank))) for s in squares])
 
 
 def plain_layers(net: network.Network) -> Optional[Sequence[tf.keras.layers.Dense]]:
@@ -154,14 +150,13 @@ def constant_relu_masks(module: tf.Module) -> Iterator[None]:
     TensorFlow differentiates ReluGrad by multiplying these zeros backwards through the network, two
     matrix products per hidden layer that this saves in the gradient of a gradient.
     """
-    layers = [layer for layer in module.submodules if _has_relu(layer)]
-    activations = [layer.activation for layer in layers]
+    activations = {layer: layer.activation for layer in module.submodules if _has_relu(layer)}
     try:
-        for layer in layers:
+        for layer in activations:
             layer.activation = _relu
         yield
     finally:
-        for layer, activation in zip(layers, activations):
+        for layer, activation in activations.items():
             layer.activation = activation
 
 
@@ -177,13 +172,3 @@ def _relu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
 
 def _has_relu(layer: tf.Module) -> bool:
     return getattr(layer, "activation", None) in (tf.nn.relu, tf.keras.activations.relu)
-
-
-def _steps(values: tf.Tensor, outer_shape: tf.TensorShape) -> list[tf.Tensor]:
-    """Returns the columns of `[B, T]`."""
-    if outer_shape[1] is None:
-        raise ValueError(
-            f"The experience has the shape {outer_shape}; with a recurrent critic_network it must "
-            "be [B, T] with T known: the gradient penalty takes one backward pass per step."
-        )
-    return tf.unstack(values, num=outer_shape[1], axis=1)

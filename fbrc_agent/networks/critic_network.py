@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Optional
 
 import gin
-import tensorflow as tf
 from tf_agents.agents.ddpg import critic_network
 from tf_agents.networks import network
 from tf_agents.typing import types
@@ -12,13 +11,6 @@ from tf_agents.utils import common
 
 from fbrc_agent.networks import initializers, network_checks
 from fbrc_agent.utils import checks
-
-_CRITIC_NAMES = {
-    "critic_network": "CriticNetwork1",
-    "critic_network_2": "CriticNetwork2",
-    "target_critic_network": "TargetCriticNetwork1",
-    "target_critic_network_2": "TargetCriticNetwork2",
-}
 
 
 @gin.configurable
@@ -94,31 +86,11 @@ class BehaviorRegularizedCriticNetwork(network.Network):
         )
         if log_mu is None:
             observation, action = inputs
-            behavior = behavior_distribution(self.behavior_network, observation, step_type)
-            log_mu = behavior_log_prob(behavior, action, self.input_tensor_spec[1])
+            behavior, _ = self.behavior_network(
+                observation, step_type=step_type, network_state=(), training=False
+            )
+            log_mu = common.log_probability(behavior, action, self.input_tensor_spec[1])
         return offset + log_mu, network_state
-
-
-def behavior_distribution(
-    behavior_network: network.Network,
-    observation: types.NestedTensor,
-    step_type: types.Tensor,
-    training: bool = False,
-) -> types.NestedDistribution:
-    """Returns mu(.|s); the network is called with what TF-Agents' policies call theirs with."""
-    behavior, _ = behavior_network(
-        observation, step_type=step_type, network_state=(), training=training
-    )
-    return behavior
-
-
-def behavior_log_prob(
-    behavior: types.NestedDistribution,
-    action: types.NestedTensor,
-    action_spec: types.NestedTensorSpec,
-) -> tf.Tensor:
-    """Returns log mu(a|s) in nats, summed over the action's dimensions and its nest, `[B]`."""
-    return common.log_probability(behavior, action, action_spec)
 
 
 def make_critics(
@@ -148,8 +120,7 @@ def make_critics(
                 f"agent's behavior_network '{behavior_network.name}'; give both the same object."
             )
         if has_offset and not is_wrapped:
-            name = _CRITIC_NAMES[argument]
-            net = BehaviorRegularizedCriticNetwork(net, behavior_network, name)
+            net = BehaviorRegularizedCriticNetwork(net, behavior_network, name=argument)
         made[argument] = net
     return made
 

@@ -15,8 +15,14 @@ from tf_agents.typing import types
 from tf_agents.utils import nest_utils
 
 
-def check_specs(time_step_spec: ts.TimeStep, action_spec: types.NestedTensorSpec) -> None:
-    """Refuses specs without an observation or without action bounds with a ValueError."""
+def checked_specs(
+    time_step_spec: ts.TimeStep, action_spec: types.NestedTensorSpec
+) -> tuple[ts.TimeStep, types.NestedTensorSpec]:
+    """Returns specs, of arrays or tensors, as those of tensors.
+
+    Raises:
+      ValueError: If they are without an observation or without bounds of the actions.
+    """
     if not isinstance(time_step_spec, ts.TimeStep):
         raise ValueError(
             f"time_step_spec is {time_step_spec}; it must be a TimeStep of specs, as "
@@ -28,6 +34,7 @@ def check_specs(time_step_spec: ts.TimeStep, action_spec: types.NestedTensorSpec
                 f"action_spec holds {spec}; it must be a nest of BoundedTensorSpec, the box that "
                 "mu and the policy live on."
             )
+    return tensor_spec.from_spec((time_step_spec, action_spec))
 
 
 def check_input_spec(argument: str, net: network.Network, wanted: types.NestedTensorSpec) -> None:
@@ -184,7 +191,7 @@ def check_batch(transition: trajectory.Transition, weights: Optional[types.Tenso
         "next observation": next_time_steps.observation,
     }
     sizes = {name: [t.shape[0] for t in tf.nest.flatten(nest)] for name, nest in fields.items()}
-    known = {size for of_field in sizes.values() for size in of_field if size is not None}
+    known = set().union(*sizes.values()) - {None}
     if len(known) > 1:
         found = ", ".join(f"{name} {of_field}" for name, of_field in sizes.items())
         raise ValueError(
@@ -193,8 +200,8 @@ def check_batch(transition: trajectory.Transition, weights: Optional[types.Tenso
     shape = tf.TensorShape([]) if weights is None else tf.convert_to_tensor(weights).shape
     if not (shape.is_compatible_with([]) or shape.is_compatible_with([*known] or [None])):
         raise ValueError(
-            f"weights has the shape {shape}; it must be a scalar or of shape "
-            f"{[*known] or ['B']}, one for each example of the experience."
+            f"weights has the shape {shape}; it must be a scalar or of shape {[*known] or ['B']}, "
+            "one for each example of the experience."
         )
 
 

@@ -12,10 +12,10 @@ from typing import Any, Optional
 
 import tensorflow as tf
 from tf_agents.networks import network
-from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 
+from fbrc_agent.networks import data_specs
 from fbrc_agent.utils import atomic_files, json_files, os_errors
 from fbrc_agent.utils.errors import InputError
 
@@ -23,7 +23,7 @@ DIRECTORY = "trained"
 
 _WEIGHTS, _DESCRIPTION = "weights", "network.json"
 _ENTRIES = ("algorithm", "data.source", "data.checksum", "architecture", "result")
-_SPEC_ENTRIES = ("observation_size", "action_size", "action_minimum", "action_maximum")
+_SPEC_ENTRIES = ("observation_size", "action_minimum", "action_maximum")
 # What TensorFlow raises when it reads a file that is not as it was written, or of other shapes.
 _READ_ERRORS = (
     *(tf.errors.OpError, RuntimeError, ValueError, IndexError, TypeError),
@@ -98,15 +98,7 @@ def specs_from_description(data: Mapping[str, Any]) -> tuple[ts.TimeStep, types.
             f"The run's description of {data.get('source')} has no entry '{missing[0]}'; restore "
             "it, or take another directory."
         )
-    observation = tf.TensorSpec([data["observation_size"]], tf.float32, name="observation")
-    action = tensor_spec.BoundedTensorSpec(
-        [data["action_size"]],
-        tf.float32,
-        minimum=data["action_minimum"],
-        maximum=data["action_maximum"],
-        name="action",
-    )
-    return ts.time_step_spec(observation), action
+    return data_specs.make_specs(*(data[name] for name in _SPEC_ENTRIES))
 
 
 def checksum(net: network.Network) -> str:

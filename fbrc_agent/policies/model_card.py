@@ -6,7 +6,7 @@ file: the model is the SavedModel alone.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 import numpy as np
@@ -39,26 +39,20 @@ def write(directory: str, name: str, policy: tf_policy.TFPolicy, origin: Mapping
       origin: Entries that say where it comes from.
     """
     data = origin.get("data", {})
+    data_range = data.get("observation_minimum"), data.get("observation_maximum")
+    signatures = serving_requests.signatures(directory)
     card = {
         "name": name,
         **origin,
-        "observation": {
-            **_describe(policy.time_step_spec.observation, "observation"),
-            "minimum": data.get("observation_minimum"),
-            "maximum": data.get("observation_maximum"),
-        },
-        "action": {
-            **_describe(policy.action_spec, "action"),
-            "minimum": _bound(policy.action_spec, "minimum"),
-            "maximum": _bound(policy.action_spec, "maximum"),
-        },
+        "observation": _describe("observation", policy.time_step_spec.observation, data_range),
+        "action": _describe("action", policy.action_spec, _bounds(policy.action_spec)),
         "normalization": None,
-        "signatures": _signatures(directory),
+        "signatures": _describe_signatures(signatures),
         "versions": provenance.versions(),
         "git_revision": provenance.git_revision(),
     }
     json_files.write_json(os.path.join(directory, _CARD), card)
-    atomic_files.write_text(os.path.join(directory, "README.md"), _page(directory, card))
+    atomic_files.write_text(os.path.join(directory, "README.md"), _page(card, signatures))
 
 
 def read_task(directory: str) -> str:
@@ -74,33 +68,35 @@ def read_task(directory: str) -> str:
     return task
 
 
-def _describe(spec: tf.TensorSpec, name: str) -> dict[str, Any]:
-    return {"name": name, "dtype": spec.dtype.name, "shape": spec.shape.as_list()}
+def _describe(name: str, spec: tf.TensorSpec, limits: Sequence[Any]) -> dict[str, Any]:
+    shape = {"name": name, "dtype": spec.dtype.name, "shape": spec.shape.as_list()}
+    return {**shape, "minimum": limits[0], "maximum": limits[1]}
 
 
-def _bound(spec: tf.TensorSpec, name: str) -> Optional[list[float]]:
+def _bounds(spec: tf.TensorSpec) -> Sequence[Optional[list[float]]]:
     if not isinstance(spec, tensor_spec.BoundedTensorSpec):
-        return None
-    return np.broadcast_to(getattr(spec, name), spec.shape).astype(float).tolist()
+        return None, None
+    bounds = (spec.minimum, spec.maximum)
+    return [np.broadcast_to(bound, spec.shape).astype(float).tolist() for bound in bounds]
 
 
-def _signatures(directory: str) -> dict[str, Any]:
+def _describe_signatures(signatures: Mapping[str, Any]) -> dict[str, Any]:
     def tensors(infos: Mapping[str, Any]) -> dict[str, Any]:
         return {
             name: {
                 "dtype": tf.as_dtype(info.dtype).name,
-                "shape": [None if d.size < 0 else d.size for d in info.tensor_shape.dim],
+                "shape": tf.TensorShape(info.tensor_shape).as_list(),
             }
             for name, info in sorted(infos.items())
         }
 
     return {
         name: {"inputs": tensors(signature.inputs), "outputs": tensors(signature.outputs)}
-        for name, signature in serving_requests.signatures(directory).items()
+        for name, signature in signatures.items()
     }
 
 
-def _page(directory: str, card: Mapping[str, Any]) -> str:
+def _page(card: Mapping[str, Any], signatures: Mapping[str, Any]) -> str:
     origin = "".join(f"{line}\n" for line in _origin_lines(card))
     versions = ", ".join(f"{name} {version}" for name, version in card["versions"].items())
     return f"""# {card["name"]}
@@ -111,7 +107,7 @@ def _page(directory: str, card: Mapping[str, Any]) -> str:
 Observations enter the network as they are: no normalization, no clipping. A row with a NaN or an
 infinity gives a row of NaN. Actions are between
 {card["action"]["minimum"]} and {card["action"]["maximum"]}.{_range_sentence(card)}
-{_examples(directory, card)}
+{_examples(card, signatures)}
 Exported with {versions}; revision {card["git_revision"] or "not known"}. All of this is in
 policy.json.
 """
@@ -131,19 +127,18 @@ def _origin_lines(card: Mapping[str, Any]) -> list[str]:
             f"Data: {data['source']}, {data['transitions']} transitions, "
             f"SHA-256 of its arrays {data['checksum']}."
         )
-    if card.get("scores") is not None:
-        scores = card["scores"]
+    scores = card.get("scores")
+    if scores is not None:
         normalized = scores.get("normalized_score")
         episodes = enumerate(zip(scores["lengths"], scores["returns"]))
         rows = [[f"{i}", f"{length}", f"{value:.2f}"] for i, (length, value) in episodes]
-        lines += [
-            "",
+        summary = (
             f"Return over {len(scores['returns'])} episodes: {scores['return_mean']:.1f} "
             f"(standard deviation {scores['return_std']:.1f})"
-            + ("." if normalized is None else f", normalized {normalized:.1f}."),
-            "",
-            tables.table([["episode", "steps", "return"], *rows], "r", markdown=True),
-        ]
+        )
+        summary += "." if normalized is None else f", normalized {normalized:.1f}."
+        table = tables.table([["episode", "steps", "return"], *rows], "r", markdown=True)
+        lines += ["", summary, "", table]
     return lines
 
 
@@ -167,11 +162,11 @@ def _range_sentence(card: Mapping[str, Any]) -> str:
     return f"\n\nThe policy also answers outside the range of the data, untrained:\n\n{table}"
 
 
-def _examples(directory: str, card: Mapping[str, Any]) -> str:
-    if "serving_default" not in card["signatures"]:
+def _examples(card: Mapping[str, Any], signatures: Mapping[str, Any]) -> str:
+    if "serving_default" not in signatures:
         return ""
     examples = []
-    for name, signature in serving_requests.signatures(directory).items():
+    for name, signature in signatures.items():
         body = serving_requests.rest_body(name, serving_requests.example_inputs(signature))
         examples.append(f"curl -d '{body}' localhost:8501/v1/models/{card['name']}:predict")
     arguments = json.dumps([[0.0] * card["observation"]["shape"][0]])

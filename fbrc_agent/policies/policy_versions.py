@@ -8,7 +8,7 @@ import os
 import shutil
 from typing import Callable, Optional
 
-from fbrc_agent.utils import atomic_files
+from fbrc_agent.utils import atomic_files, checks
 from fbrc_agent.utils.errors import InputError
 
 
@@ -48,8 +48,7 @@ def publish(directory: str, version: Optional[int], write: Callable[[str], None]
             f"{directory} ends in the number of a version; give the directory of the model, "
             f"{os.path.dirname(directory) or '.'}, and the version, {name}, by itself."
         )
-    if version is not None and version < 0:
-        raise InputError(f"The version of {directory} is {version}; it must be 0 or more.")
+    checks.check_integer(f"The version of {directory}", version, low=0, optional=True)
     _check_free(directory, version)
     os.makedirs(directory, exist_ok=True)
     temporary = atomic_files.temporary_name(os.path.join(directory, str(version or "next")))

@@ -123,7 +123,7 @@ NETWORK_CASES = {
     ),
     "critic as its own target": (
         critic_as_its_own_target,
-        ["CriticNetwork1", "TargetCriticNetwork1", "shares weights"],
+        ["critic_network", "target_critic_network", "shares weights"],
     ),
     "target of other layers": (
         lambda: agent(target_critic_network=ddpg_critic.CriticNetwork(SPEC)),

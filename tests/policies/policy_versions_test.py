@@ -69,7 +69,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path):
             None,
             "m/4 ends in the number of a version; give the directory of the model, .*m, ",
         ),
-        ("m", -1, "The version of .*m is -1; it must be 0 or more"),
+        ("m", -1, "The version of .*m is -1; it must be an integer of 0 or more"),
     ],
 )
 def test_refusals(tmp_path, directory, version, sentence):
