@@ -371,7 +371,10 @@ def test_damaged_run_ends_as_an_undamaged_one(
     assert tiny_runs.train(root_dir, pendulum_data, STEPS=30) == 0
     assert "resuming from ckpt-10" in capsys.readouterr().err
     ours, theirs = (
-        [{k: v for k, v in line.items() if k != "seconds"} for line in tiny_runs.read_lines(each)]
+        [
+            {name: value for name, value in line.items() if name != "seconds"}
+            for line in run_log.read_metrics(str(each))
+        ]
         for each in (root_dir, continued)
     )
     assert ours == theirs
