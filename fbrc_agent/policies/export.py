@@ -1,8 +1,10 @@
 """Exports a policy as a SavedModel that plain TensorFlow serves: observation in, action out."""
 
+import contextlib
+import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable, Optional
 
 import gin
@@ -84,11 +86,8 @@ def export_tf_agents_policy(
 
     def save(path: str, _: str) -> None:
         greedy = greedy_policy.GreedyPolicy(policy)
-        # The paths of nests are no names of parameters, TensorFlow would warn of each.
-        saver = policy_saver.PolicySaver(greedy, batch_size=None, use_nest_path_signatures=False)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Encoding a StructuredValue")
-            saver.save(path)
+        with _quiet_saver():
+            policy_saver.PolicySaver(greedy, batch_size=None).save(path)
 
     return _publish(policy, directory, version, origin, save)
 
@@ -114,6 +113,23 @@ def _publish(
         model_card.write(path, name, policy, origin or {})
 
     return policy_versions.publish(directory, version, write)
+
+
+@contextlib.contextmanager
+def _quiet_saver() -> Iterator[None]:
+    """Keeps out of the terminal what TensorFlow says of the names and types of `PolicySaver`."""
+
+    def is_of_other_things(record: logging.LogRecord) -> bool:
+        return "is not a valid tf.function parameter name" not in record.getMessage()
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(is_of_other_things)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Encoding a StructuredValue")
+            yield
+    finally:
+        logger.removeFilter(is_of_other_things)
 
 
 def _serving_module(
