@@ -14,7 +14,7 @@ from tf_agents.policies import greedy_policy, py_tf_eager_policy
 from tf_agents.train import actor, learner, triggers
 from tf_agents.train.utils import strategy_utils, train_utils
 
-from fbrc_agent.datasets import batches, offline_data
+from fbrc_agent.datasets import batches, sources
 from fbrc_agent.environments import gymnasium_environment
 
 
@@ -54,7 +54,7 @@ def train_eval(
     `batch_size` is of one replica: with `use_gpu`, of one GPU.
     """
     tf.keras.utils.set_random_seed(seed)
-    offline = offline_data.load_dataset(data)
+    offline = sources.load_dataset(data)
     observation_spec, action_spec = offline.time_step_spec.observation, offline.action_spec
 
     strategy = strategy_utils.get_strategy(tpu=False, use_gpu=use_gpu)

@@ -22,11 +22,11 @@ _HOME = {
     "create_actor_network": "networks.actor_network",
     "create_offset_network": "networks.critic_network",
     "export_policy": "policies.export",
-    "load_behavior_network": "training.fitted_behavior",
-    "load_dataset": "datasets.offline_data",
+    "load_behavior_network": "agents.behavior",
+    "load_dataset": "datasets.sources",
     "make_tf_dataset": "datasets.batches",
     "policy_action_fn": "evaluation.rollouts",
-    "save_d4rl_hdf5": "datasets.offline_data",
+    "save_d4rl_hdf5": "datasets.hdf5",
 }
 
 __all__ = sorted(_HOME)

@@ -1,4 +1,4 @@
-"""The command line: flags, gin, one call into the package."""
+"""The command line: a function for each command, with its flags, gin and one call."""
 
 import argparse
 import functools
@@ -9,34 +9,28 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from typing import Callable, NoReturn, Optional
+from typing import Any, Callable, NoReturn, Optional
 
 from fbrc_agent.utils import json_files, os_errors, signals
-from fbrc_agent.utils.errors import BadNumbersError, InputError
+from fbrc_agent.utils.errors import InputError, NotFiniteError
 
-
-def _gin_search_paths() -> list[str]:
-    """Where gin files are looked for: here, the repository's gin/, and where pip puts it."""
-    package = os.path.dirname(os.path.abspath(__file__))
-    return [
-        os.path.join(os.path.dirname(package), "gin"),
-        os.path.join(sys.prefix, "share", "fbrc_agent", "gin"),
-    ]
-
-
-@functools.cache
-def _add_gin_search_paths() -> None:
-    import gin
-
-    for path in _gin_search_paths():
-        gin.add_config_file_search_path(path)
+_PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
 
 def _parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
-    """Parses gin files and bindings; a mistake in them is an `InputError`."""
+    """Parses gin files and bindings; a mistake in them is an `InputError`.
+
+    What the files import is looked for in the working directory and beside them too, so that an
+    algorithm of one's own need not be installed.
+    """
     import gin
 
-    _add_gin_search_paths()
+    # gin/ is in a clone of the repository, or where pip puts it.
+    for parent in (os.path.dirname(_PACKAGE), os.path.join(sys.prefix, "share", "fbrc_agent")):
+        gin.add_config_file_search_path(os.path.join(parent, "gin"))
+    for directory in [os.getcwd(), *(os.path.dirname(os.path.abspath(file)) for file in files)]:
+        if directory not in sys.path:
+            sys.path.append(directory)  # Last: it hides no installed module.
     # gin logs an error for every place where a file is not, also if it is in a later one; where it
     # finds none it raises.
     logging.disable(logging.ERROR)
@@ -46,30 +40,21 @@ def _parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
     except RecursionError as error:
         raise InputError(f"{source}: a file or macro includes itself.") from error
     except (OSError, ValueError, SyntaxError, TypeError, ImportError) as error:
-        reason = _gin_reason(error, bindings)
-        raise InputError(f"{source}: {reason}.") from error
+        raise InputError(f"{source}: {_gin_reason(error, bindings)}.") from error
     finally:
         logging.disable(logging.NOTSET)
 
 
 def _gin_reason(error: Exception, bindings: Sequence[str]) -> str:
     if not isinstance(error, SyntaxError):
-        # Of a missing macro gin shows the whole configuration.
-        # Of a missing file it shows where it looked, in no order that one could read.
-        message = _one_line(error).split(" in config string:")[0]
-        return message.split(". Searched config paths:")[0].rstrip(".")
+        # Of a missing macro gin shows the configuration, below the first line.
+        return str(os_errors.original(error)).split("\n")[0].rstrip(" .:")
     line = error.lineno or 0
     if error.filename:
         return f"{error.msg.rstrip('.')} in {error.filename}, line {line}"
     # gin takes the bindings as lines of one text, and knows the text of few mistakes.
     text = bindings[line - 1] if 0 < line <= len(bindings) else error.text
     return f"{error.msg.rstrip('.')} in the binding '{text}'"
-
-
-def _one_line(error: BaseException) -> str:
-    # gin adds to an error of a configurable, in lines of its own, in which call it arose.
-    message = str(error).split("\n  In call to configurable")[0]
-    return " ".join(message.split())
 
 
 class _Parser(argparse.ArgumentParser):
@@ -87,271 +72,214 @@ def _path(text: str) -> str:
     return text
 
 
-def _parser(name: str, description: str) -> argparse.ArgumentParser:
-    parser = _Parser(prog=name, description=description)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser
+def _flag(*names: str, **options: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Returns arguments of `add_argument`."""
+    return names, options
 
 
-def _add_gin_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--gin_file", type=_path, nargs="+", action="extend", default=[], help="gin files, in order"
-    )
-    parser.add_argument(
-        "--gin_bindings", nargs="+", action="extend", default=[], help="gin bindings, after files"
-    )
+_GIN_FLAGS = (
+    _flag("--gin_file", type=_path, nargs="+", action="extend", default=[], help="gin files"),
+    _flag("--gin_bindings", nargs="+", action="extend", default=[], help="bindings, after files"),
+)
 
 
-def _run(name: str, description: str, add_flags: Callable, body: Callable) -> int:
-    """Parses flags, runs, and turns what goes wrong into one sentence and an exit code."""
-    parser = _parser(name, description)
-    add_flags(parser)
-    try:
-        flags = parser.parse_args()
-    except InputError as error:
-        if "--debug" in sys.argv:
-            traceback.print_exc()
-        print(f"{name}: {error}", file=sys.stderr)
-        return 2
-    _quiet_libraries()
-    _set_threads()
-    try:
-        with signals.handlers():
-            body(flags)
-        return 0
-    except KeyboardInterrupt as error:
-        number = getattr(error, "number", signal.SIGINT)
-        what = "interrupted" if number == signal.SIGINT else "terminated"
-        then = "continues" if name in ("train", "reproduce") else "starts over"
-        print(f"\n{name}: {what}; the same command {then}.", file=sys.stderr)
-        return 128 + number
-    except Exception as error:
-        sentence = _sentence(error)
-        if sentence is None:
-            raise
-        if flags.debug:
-            traceback.print_exc()
-        print(f"{name}: {sentence}", file=sys.stderr)
-        return 3 if isinstance(error, BadNumbersError) else 2
+def _command(*flags: Any) -> Callable[[Callable[..., None]], Callable[[], int]]:
+    """Makes a command of a function of its flags: it parses, runs, and returns the exit code.
+
+    The docstring of the function is what `--help` says.
+    What goes wrong is one sentence on stderr and the exit code 2; 3 for NaN or infinity.
+    """
+
+    def decorate(body: Callable[[argparse.Namespace], None]) -> Callable[[], int]:
+        @functools.wraps(body)
+        def command() -> int:
+            name = body.__name__
+            parser = _Parser(prog=name, description=body.__doc__)
+            parser.add_argument("--debug", action="store_true", help="show an error's traceback")
+            for names, options in flags:
+                parser.add_argument(*names, **options)
+            _set_up_libraries()
+            try:
+                with signals.handlers():
+                    body(parser.parse_args())
+                return 0
+            except KeyboardInterrupt as error:
+                number = getattr(error, "number", signal.SIGINT)
+                what = "interrupted" if number == signal.SIGINT else "terminated"
+                then = "continues" if name in ("train", "reproduce") else "starts over"
+                print(f"\n{name}: {what}; the same command {then}.", file=sys.stderr)
+                return 128 + number
+            except Exception as error:
+                sentence = _sentence(os_errors.original(error))
+                if sentence is None:
+                    raise
+                if "--debug" in sys.argv:
+                    traceback.print_exc()
+                print(f"{name}: {' '.join(sentence.split())}", file=sys.stderr)
+                return 3 if isinstance(error, NotFiniteError) else 2
+
+        return command
+
+    return decorate
 
 
 def _sentence(error: Exception) -> Optional[str]:
-    """Returns what the user can do something about; None for a mistake of this program."""
-    fault = None if isinstance(error, InputError) else os_errors.sentence(error)
-    if fault is None and "Required bindings" in str(error):  # gin's RuntimeError.
-        return f"gin configuration: {_one_line(error)}."
-    if fault is None and isinstance(error, (ValueError, OSError, BadNumbersError)):
-        return _one_line(error)  # ValueError is what a constructor refuses.
-    return fault
+    """Returns what the user can act on; None for a mistake of this program."""
+    if isinstance(error, (InputError, NotFiniteError)):
+        return str(error)
+    refused = os_errors.sentence(error)
+    if refused is not None:
+        return refused
+    if isinstance(error, RuntimeError) and _is_from_gin(error):
+        return f"gin configuration: {error}."
+    # ValueError is what a constructor refuses.
+    return str(error) if isinstance(error, (ValueError, OSError)) else None
 
 
-def _quiet_libraries() -> None:
-    """Keeps what libraries say at import, which no user can act on, out of the terminal."""
+def _is_from_gin(error: Exception) -> bool:
+    """Returns whether gin itself raised an error, as for an argument that nothing gives."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).split(".")[0] == "gin"
+
+
+def _set_up_libraries() -> None:
+    """Sets TensorFlow's threads, and keeps out of the terminal what no user can act on.
+
+    On two cores, two products of matrices at a time are faster than two threads in each
+    (docs/performance.md); elsewhere the choice is TensorFlow's. What the environment has stays.
+    """
     # At 2, TensorFlow still prints three errors about CUDA plug-ins on every machine.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # tf_agents compares with literals by `is`, of which Python warns when it first compiles it.
     warnings.simplefilter("ignore", SyntaxWarning)
-
-
-def _set_threads() -> None:
-    """Sets TensorFlow's threads where we know better, unless the environment has them.
-
-    On two cores, two products of matrices at a time are faster than two threads in each
-    (docs/performance.md); elsewhere the choice is TensorFlow's.
-    """
     if os.cpu_count() == 2:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
         os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
 
 
-def train() -> int:
-    """fbrc-train: fit the density, train F-BRC, evaluate, export, print a table."""
+@_command(
+    _flag("--root_dir", type=_path, help="directory of the run; default runs/<gin file>"),
+    _flag("--strategy", help="none, mirrored or multi_worker: replicas that share the updates"),
+    *_GIN_FLAGS,
+)
+def train(flags: argparse.Namespace) -> None:
+    """Trains an algorithm on a fixed data set, evaluates, exports, and prints a table."""
+    from fbrc_agent.training import report, trainer
 
-    def add_flags(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            "--root_dir", type=_path, help="directory of the run; default runs/<gin file>"
-        )
-        parser.add_argument(
-            "--strategy", help="none, mirrored or multi_worker: replicas that share the updates"
-        )
-        _add_gin_flags(parser)
-
-    def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent.training import report
-        from fbrc_agent.training import trainer as driver
-
-        files = flags.gin_file or ["quickstart.gin"]
-        bindings = list(flags.gin_bindings)
-        if flags.strategy is not None:
-            bindings.append(f"train.strategy = {flags.strategy!r}")
-        _parse_gin(files, bindings)
-        stem = os.path.splitext(os.path.basename(files[-1]))[0]
-        root_dir = flags.root_dir or os.path.join("runs", stem)
-        print(report.table(driver.train(root_dir)))
-
-    return _run("train", "Train Fisher-BRC on a fixed data set.", add_flags, body)
+    files = flags.gin_file or ["quickstart.gin"]
+    strategy = [] if flags.strategy is None else [f"train.strategy = {flags.strategy!r}"]
+    _parse_gin(files, [*flags.gin_bindings, *strategy])
+    stem = os.path.splitext(os.path.basename(files[-1]))[0]
+    print(report.table(trainer.train(flags.root_dir or os.path.join("runs", stem))))
 
 
-def export() -> int:
-    """fbrc-export: write the greedy policy of a run as a SavedModel."""
+@_command(
+    _flag("--root_dir", type=_path, required=True, help="directory of a run"),
+    _flag("--output", type=_path, required=True, help="directory of the model, e.g. models/hopper"),
+    _flag("--version", type=int, help="default: the one after the newest"),
+    _flag("--with_value", action="store_true", help="add the signature 'value', of the critic"),
+    _flag("--format", default="serving", help="serving (default) or tf_agents"),
+)
+def export(flags: argparse.Namespace) -> None:
+    """Writes the policy of a run as a SavedModel."""
+    from fbrc_agent.training import run_directory, run_policies, trainer
 
-    def add_flags(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--root_dir", type=_path, required=True, help="directory of a run")
-        parser.add_argument(
-            "--output", type=_path, required=True, help="directory of the model, e.g. models/hopper"
-        )
-        parser.add_argument("--version", type=int, help="default: the one after the newest")
-        parser.add_argument(
-            "--with_value", action="store_true", help="add the signature 'value': q, log_mu, offset"
-        )
-        parser.add_argument("--format", default="serving", help="serving (default) or tf_agents")
-
-    def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent.training import run_directory, run_policies, trainer  # noqa: F401
-
-        run_directory.read_identity(flags.root_dir)
-        _parse_gin([os.path.join(flags.root_dir, "operative_config.gin")], [])
-        print(
-            run_policies.export_run(
-                flags.root_dir, flags.output, flags.version, flags.format, flags.with_value
-            )
-        )
-
-    return _run("export", "Export the policy of a run.", add_flags, body)
+    run_directory.read_identity(flags.root_dir)
+    _parse_gin([os.path.join(flags.root_dir, "operative_config.gin")], [])
+    algorithm = trainer.configured_algorithm()
+    options = (flags.version, flags.format, flags.with_value)
+    print(run_policies.export_run(flags.root_dir, flags.output, algorithm, *options))
 
 
-def evaluate() -> int:
-    """fbrc-evaluate: run an exported policy in a task's environment."""
+@_command(
+    _flag("--policy", type=_path, required=True, help="a SavedModel, or a directory of versions"),
+    _flag("--task", help="D4RL task id or Gymnasium id; default: the model card's"),
+    _flag("--episodes", type=int, default=10, help="number of episodes"),
+    _flag("--seed", type=int, default=0, help="seed of the first episode"),
+)
+def evaluate(flags: argparse.Namespace) -> None:
+    """Runs an exported policy, of versions the newest, in a task's environment."""
+    from fbrc_agent.environments import gymnasium_environment
+    from fbrc_agent.environments.tasks import get_task
+    from fbrc_agent.evaluation import rollouts
+    from fbrc_agent.policies import model_card, policy_versions, saved_policy
+    from fbrc_agent.training import report
 
-    def add_flags(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            "--policy",
-            type=_path,
-            required=True,
-            help="a SavedModel, or a directory of versions, of which the newest is taken",
-        )
-        parser.add_argument(
-            "--task", help="D4RL task id or Gymnasium id; default: the model card's"
-        )
-        parser.add_argument("--episodes", type=int, default=10, help="number of episodes")
-        parser.add_argument("--seed", type=int, default=0, help="seed of the first episode")
-
-    def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent.environments import d4rl
-        from fbrc_agent.evaluation import rollouts as evaluation
-        from fbrc_agent.policies import model_card, policy_versions
-        from fbrc_agent.training import report
-
-        policy = policy_versions.newest(flags.policy)
-        task = d4rl.get_task(flags.task or model_card.read_task(policy))
-        if task.environment is None:
-            raise InputError(f"--task {task.id}: there is no environment to evaluate it in.")
-        action_fn = evaluation.saved_model_action_fn(policy, task.environment)
-        result = evaluation.evaluate(action_fn, task.environment, flags.episodes, flags.seed)
-        print(report.evaluation_table(task, result))
-
-    return _run("evaluate", "Evaluate an exported policy.", add_flags, body)
+    policy = policy_versions.newest(flags.policy)
+    task = get_task(flags.task or model_card.read_task(policy))
+    if task.environment is None:
+        raise InputError(f"--task {task.id}: there is no environment to evaluate it in.")
+    sizes = gymnasium_environment.sizes(task.environment)
+    action_fn = saved_policy.load_action_fn(policy, *sizes)
+    result = rollouts.evaluate(action_fn, task.environment, flags.episodes, flags.seed)
+    print(report.evaluation_table(task, result))
 
 
-def collect() -> int:
-    """fbrc-collect: train SAC online and write what it saw as a D4RL-layout file."""
+@_command(
+    _flag("--output", type=_path, required=True, help="HDF5 file to write"),
+    *_GIN_FLAGS,
+)
+def collect(flags: argparse.Namespace) -> None:
+    """Trains SAC online and writes what it saw as a D4RL-layout file."""
+    from fbrc_agent.experiments import collect as collector
 
-    def add_flags(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--output", type=_path, required=True, help="HDF5 file to write")
-        _add_gin_flags(parser)
-
-    def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent.experiments import collect as collector
-
-        if not flags.gin_file:
-            raise InputError("--gin_file is needed, for example collect/pendulum.gin.")
-        _parse_gin(flags.gin_file, flags.gin_bindings)
-        collector.collect(output=flags.output)
-
-    return _run("collect", "Collect data with an online agent.", add_flags, body)
+    if not flags.gin_file:
+        raise InputError("--gin_file is needed, for example collect/pendulum.gin.")
+    _parse_gin(flags.gin_file, flags.gin_bindings)
+    collector.collect(output=flags.output)
 
 
-def plot() -> int:
-    """fbrc-plot: draw the learning curves of runs."""
+@_command(
+    _flag("root_dir", type=_path, nargs="+", help="directories of runs; seeds of one setting"),
+    _flag("--output", type=_path, help="PNG to write; default <first root_dir>/curves.png"),
+)
+def plot(flags: argparse.Namespace) -> None:
+    """Draws the learning curves of runs."""
+    from fbrc_agent.experiments import figures
 
-    def add_flags(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            "root_dir", type=_path, nargs="+", help="directories of runs; seeds of one setting"
-        )
-        parser.add_argument(
-            "--output", type=_path, help="PNG to write; default <first root_dir>/curves.png"
-        )
-
-    def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent.experiments import plot as plots
-
-        print(plots.plot(flags.root_dir, flags.output))
-
-    return _run("plot", "Draw the learning curves of runs.", add_flags, body)
+    print(figures.plot(flags.root_dir, flags.output))
 
 
-def benchmark() -> int:
-    """bin/benchmark: measure speed and memory side by side with SAC and CQL, print a table."""
+@_command(
+    _flag("--output", type=_path, default="benchmark.json", help="JSON file to write"),
+    _flag("--quick", action="store_true", help="small sizes, to try it out"),
+    _flag("--rounds", type=int, help="rounds of each measurement"),
+    _flag("--only", nargs="+", action="extend", help="names of rows to measure"),
+    _flag("--serving", action="store_true", help="the rows of exported policies"),
+)
+def benchmark(flags: argparse.Namespace) -> None:
+    """Measures speed and memory side by side with SAC and CQL, and prints a table."""
+    from fbrc_agent.experiments import benchmark as bench
 
-    def add_flags(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            "--output", type=_path, default="benchmark.json", help="JSON file to write"
-        )
-        parser.add_argument("--quick", action="store_true", help="small sizes, to try it out")
-        parser.add_argument("--rounds", type=int, help="rounds of each measurement")
-        parser.add_argument("--only", nargs="+", action="extend", help="names of rows to measure")
-        parser.add_argument("--serving", action="store_true", help="the rows of exported policies")
-        parser.add_argument("--intra_op_threads", type=int, help="TensorFlow's threads in an op")
-        parser.add_argument("--inter_op_threads", type=int, help="TensorFlow's ops at a time")
-
-    def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent.experiments import benchmark as bench
-        from fbrc_agent.experiments import benchmark_rows  # noqa: F401
-        from fbrc_agent.training import run_directory, trainer  # noqa: F401
-
-        bench.check_flags(flags.output, flags.rounds)
-        rows = benchmark_rows.select_rows(flags.only, flags.serving)
-        bench.set_threads(flags.intra_op_threads, flags.inter_op_threads)
-        sizes = bench.QUICK_SIZES if flags.quick else bench.SIZES
-        _parse_gin(["fbrc.gin"], sizes.bindings)
-        rounds = flags.rounds or (bench.QUICK_ROUNDS if flags.quick else bench.ROUNDS)
-        result = bench.run(rows, sizes, rounds)
-        json_files.write_json(flags.output, result)
-        print(bench.table(result))
-
-    return _run("benchmark", "Measure speed and memory.", add_flags, body)
+    bench.check_flags(flags.output, flags.rounds)
+    rows = bench.select_rows(flags.only, flags.serving)
+    sizes = bench.QUICK_SIZES if flags.quick else bench.SIZES
+    _parse_gin(["fbrc.gin"], sizes.bindings)
+    rounds = flags.rounds or (bench.QUICK_ROUNDS if flags.quick else bench.ROUNDS)
+    result = bench.run(rows, sizes, rounds)
+    json_files.write_json(flags.output, result)
+    print(bench.table(result))
 
 
-def reproduce() -> int:
-    """fbrc-reproduce: run an experiment, the paper's or ours, and draw its figure."""
+@_command(
+    _flag("name", help="name of the experiment, e.g. bandit"),
+    _flag("--quick", action="store_true", help="minutes on 2 cores"),
+    _flag("--root_dir", type=_path, help="directory to write; default runs/reproduce/<name>"),
+    _flag("--gin_bindings", nargs="+", action="extend", default=[], help="gin bindings"),
+)
+def reproduce(flags: argparse.Namespace) -> None:
+    """Runs an experiment, the paper's or ours, and draws its figure."""
+    from fbrc_agent import experiments
 
-    def add_flags(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("name", help="name of the experiment, e.g. bandit")
-        parser.add_argument("--quick", action="store_true", help="minutes on 2 cores")
-        parser.add_argument(
-            "--root_dir", type=_path, help="directory to write; default runs/reproduce/<name>"
-        )
-        parser.add_argument("--gin_bindings", nargs="+", action="extend", help="gin bindings")
-
-    def body(flags: argparse.Namespace) -> None:
-        from fbrc_agent import experiments
-
-        experiment = experiments.get(flags.name)
-        _parse_gin([], flags.gin_bindings or [])
-        root_dir = flags.root_dir or os.path.join("runs", "reproduce", flags.name)
-        print(experiments.run(experiment, root_dir, flags.quick))
-
-    return _run("reproduce", "Run an experiment, the paper's or ours.", add_flags, body)
+    experiment = experiments.get(flags.name)
+    _parse_gin([], flags.gin_bindings)
+    root_dir = flags.root_dir or os.path.join("runs", "reproduce", flags.name)
+    print(experiments.run(experiment, root_dir, flags.quick, sys.argv[1:]))
 
 
 COMMANDS = {
-    "train": train,
-    "export": export,
-    "evaluate": evaluate,
-    "collect": collect,
-    "plot": plot,
-    "benchmark": benchmark,
-    "reproduce": reproduce,
+    command.__name__: command
+    for command in (train, export, evaluate, collect, plot, benchmark, reproduce)
 }
 
 

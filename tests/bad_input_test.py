@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fbrc_agent.datasets import offline_data
-from fbrc_agent.networks import behavior_network
-from fbrc_agent.training import fitted_behavior, run_directory
+from fbrc_agent.datasets import sources
+from fbrc_agent.networks import behavior_network, saved_network
+from fbrc_agent.training import run_directory
 from tests.helpers import tiny_runs
 
 # What is bad.
@@ -141,11 +141,17 @@ def _policies(w):
 
 
 def _runs(w, good):
-    data = run_directory.describe_data(offline_data.load_dataset(str(good)))
-    identity = {"task": "Pendulum-v1", "seed": 0, "batch_size": 32, "data": data}
+    data = sources.load_dataset(str(good)).description()
+    stages = [{"name": name, "label": name, "panels": []} for name in ("behavior", "fbrc")]
+    identity = {
+        **{"algorithm": "fbrc", "stages": stages, "task": "Pendulum-v1", "seed": 0},
+        **{"batch_size": 32, "data": data, "pretrained": {}},
+    }
 
     def run(name, files=None, **changes):
         root_dir = w / name
+        root_dir.mkdir()
+        (root_dir / "lock").touch()
         run_directory.write_identity(str(root_dir), {**identity, **changes})
         for file, content in (files or {}).items():
             (root_dir / file).parent.mkdir(parents=True, exist_ok=True)
@@ -153,17 +159,22 @@ def _runs(w, good):
         return root_dir
 
     line = b'{"stage": "fbrc", "step": 1, "seconds": 1.0, "critic_loss": 1.0}\n'
-    run("run_begun", {"operative_config.gin": b""})
+    config = (
+        b"import fbrc_agent.agents.fbrc\nimport fbrc_agent.training.trainer\n"
+        b"train.algorithm = @fbrc()\n"
+    )
+    run("run_begun", {"operative_config.gin": config})
+    run("run_of_no_algorithm", {"operative_config.gin": b""})
     run("run_without_config")
     run("run_of_hopper", {"metrics.jsonl": line}, task="Hopper-v4")
     run("run_of_other_data", {"metrics.jsonl": line}, data={**data, "checksum": "0" * 64})
     run("run_of_seed_1", {"metrics.jsonl": line}, seed=1)
     run("run_whole", {"metrics.jsonl": line})
     sizeless = {key: value for key, value in data.items() if key != "action_size"}
-    run("run_sizes", {"operative_config.gin": b""}, data=sizeless)
+    run("run_sizes", {"operative_config.gin": config}, data=sizeless)
     run("run_json", {"run.json": b"{"})
     run("run_json_list", {"run.json": b"[]"})
-    run("run_json_short", {"run.json": b'{"task": "Pendulum-v1", "seed": 0}'})
+    run("run_json_short", {"run.json": json.dumps({**identity, "data": {}}).encode()})
     run("run_json_bytes", {"run.json": b"\xff\xfe"})
     run("run_result", {"result.json": b"{", "metrics.jsonl": line})
     run("run_result_short", {"result.json": b"{}", "metrics.jsonl": line})
@@ -172,25 +183,24 @@ def _runs(w, good):
     run("run_metrics_text", {"metrics.jsonl": line.replace(b": 1.0}", b': "x"}')})
     run("run_config", {"operative_config.gin": b"FbrcAgent.gamma = )\n"})
     run("run_config_bytes", {"operative_config.gin": b"\xff\xff"})
-    run("run_behavior", {"behavior/fitted/behavior.json": b"{"})
-    run("run_behavior_short", {"behavior/fitted/behavior.json": b"{}"})
-    time_step_spec, action_spec = run_directory.specs(data)
+    run("run_behavior", {"behavior/trained/network.json": b"{"})
+    run("run_behavior_short", {"behavior/trained/network.json": b"{}"})
+    time_step_spec, action_spec = saved_network.specs_from_description(data)
     network = behavior_network.MixtureBehaviorNetwork(
         time_step_spec.observation, action_spec, fc_layer_params=(16,)
     )
     network.create_variables()
-    fitted_behavior.save_behavior_network(
-        str(run("run_index") / "behavior"), network, data, {"steps": 20, "return_mean": None}
-    )
-    for name in ("run_weights", "run_architecture"):
-        shutil.copytree(w / "run_index", w / name)
-    (w / "run_index/behavior/fitted/weights.index").unlink()
-    weights = w / "run_weights/behavior/fitted/weights.data-00000-of-00001"
+    description = {"algorithm": "behavior", "data": data, "result": {"steps": 20}}
+    saved_network.save(str(run("run_index") / "behavior"), network, description)
+    shutil.copytree(w / "run_index", w / "run_weights")
+    (w / "run_index/behavior/trained/weights.index").unlink()
+    weights = w / "run_weights/behavior/trained/weights.data-00000-of-00001"
     weights.write_bytes(weights.read_bytes()[:100])
-    description = w / "run_architecture/behavior/fitted/behavior.json"
-    content = json.loads(description.read_text())
-    content["architecture"]["fc_layer_params"] = [32]
-    description.write_text(json.dumps(content))
+    wide = behavior_network.MixtureBehaviorNetwork(
+        time_step_spec.observation, action_spec, fc_layer_params=(32,)
+    )
+    wide.create_variables()
+    saved_network.save(str(run("run_architecture") / "behavior"), wide, description)
 
 
 @pytest.fixture(scope="module")
@@ -261,8 +271,8 @@ CASES = [
     (["export", "--root_dir", "", "--output", "x"], "--root_dir: is empty; it must be a path"),
     (["evaluate", "--policy", "x"], r"No policy\.json in x names a task; give --task\."),
     ([*_EVALUATE, "--episodes", "ten"], "--episodes: invalid int value: 'ten'"),
-    ([*_EVALUATE, "--episodes", "0"], "num_episodes is 0, where 1 or more is needed"),
-    ([*_EVALUATE, "--seed", "-1"], "seed is -1, where 0 or more is needed"),
+    ([*_EVALUATE, "--episodes", "0"], "num_episodes is 0; it must be an integer of 1 or more"),
+    ([*_EVALUATE, "--seed", "-1"], "seed is -1; it must be an integer of 0 or more"),
     ([*_EVALUATE, "--seed", "1.5"], "--seed: invalid int value: '1.5'"),
     (["evaluate", "--policy", "", "--task", "x"], "--policy: is empty"),
     (["evaluate", "--policy", "x", "--task", "Pendulum"], "'Pendulum' .* did you mean Pendulum-v1"),
@@ -280,14 +290,13 @@ CASES = [
     (["benchmark", "--rounds", "0"], "--rounds is 0; it must be 1 or more"),
     (["benchmark", "--only", "sac"], "--only sac: there is no such row; the rows are"),
     (["benchmark", "--output", ""], "--output: is empty"),
-    (["benchmark", "--output", "{w}"], "is a directory; give the name of a JSON file"),
-    (["benchmark", "--output", "{w}/none/x"], "there is no directory .*/none"),
-    (["benchmark", "--intra_op_threads", "0"], "--intra_op_threads is 0; it must be 1 or more"),
+    (["benchmark", "--output", "{w}"], "it must be the name of a JSON file"),
+    (["benchmark", "--output", "{w}/none/x"], "/none/x; it must be the name of a JSON file"),
     # gin files.
-    (["train", "--gin_file", "none.gin"], r"\(none\.gin\): Unable to open file: none\.gin\.$"),
+    (["train", "--gin_file", "none.gin"], r"\(none\.gin\): Unable to open file: none\.gin\."),
     (["train", "--gin_file", "{w}"], "gin configuration .*: Unable to open file: "),
     (["train", "--gin_file", "{w}/bytes.gin"], r"/bytes\.gin\): 'utf-8' codec can't decode"),
-    (["train", "--gin_file", "{w}/nothing.gin"], r"`train` not provided in config: \['task', 'b"),
+    (["train", "--gin_file", "{w}/nothing.gin"], r"`train` not provided in config: \['algor"),
     (["train", "--gin_file", "{w}/itself.gin"], r"/itself\.gin\): a file or macro includes itself"),
     (["train", "--gin_file", "{w}/quote.gin"], r"Unable to parse value in .*/quote\.gin, line 1"),
     (["train", "--gin_file", "{w}/macro.gin"], "No bindings specified for 'DATA/gin.macro'"),
@@ -300,7 +309,7 @@ CASES = [
     _of_binding("FbrcAgent.gama = 0.9", "doesn't have a parameter named 'gama'"),
     _of_binding("FbrcAgent.gamma", "in the binding 'FbrcAgent.gamma'"),
     _of_binding("import nowhere", "No module named 'nowhere'"),
-    _of_binding("train.fbrc_steps = %NONE", "No bindings specified for 'NONE/gin.macro'"),
+    _of_binding("train.steps = %NONE", "No bindings specified for 'NONE/gin.macro'"),
     _of_binding("train.task = 3", "Task 3 is not known; use a D4RL id such as"),
     _of_binding("train.data = 3", "data source is 3; it must be the path of an HDF5 file"),
     _of_binding("train.data = 'embedded:x'", "embedded:x: .* no such data file; it has hopper-m"),
@@ -309,17 +318,30 @@ CASES = [
     _of_binding("train.seed = 2147483648", "seed is 2147483648; it must be an integer from 0"),
     _of_binding("train.batch_size = 0", "batch_size is 0; it must be an integer from 1 to 597"),
     _of_binding("train.batch_size = 598", "batch_size is 598; .* 597, the number of transitions"),
-    _of_binding("train.behavior_steps = 'many'", f"train.behavior_steps is 'many'; {_COUNT}"),
-    _of_binding("train.behavior_steps = 0", "behavior_steps is 0 .* give behavior_steps >= 1, or"),
-    _of_binding("train.fbrc_steps = 1e6", rf"train.fbrc_steps is 1000000\.0; {_COUNT}"),
+    _of_binding(
+        "train.algorithm = 'fbrc'", r"algorithm is 'fbrc'; it must be one, such as @fbrc\("
+    ),
+    _of_binding("train.algorithm = @behavor()", "No configurable matching reference '@behavor"),
+    _of_binding("BEHAVIOR_STEPS = 'many'", rf"_steps\['behavior'\] is 'many'; {_COUNT}"),
+    _of_binding(
+        "BEHAVIOR_STEPS = 0", r"\['behavior'\] is 0 and .*; it must be 1 or more, or train"
+    ),
+    _of_binding("train.pretraining_steps = 20", "pretraining_steps is 20; it must be a dictionary"),
+    _of_binding("train.steps = 1e6", rf"train.steps is 1000000\.0; {_COUNT}"),
     _of_binding("train.log_interval = -1", f"train.log_interval is -1; {_COUNT}"),
-    _of_binding("train.behavior_dir = 3", "train.behavior_dir is 3; it must be a directory or Non"),
-    _of_binding("train.behavior_dir = 'x'", "behavior_dir x holds no fitted density; give the"),
+    _of_binding("train.pretrained = 3", "train.pretrained is 3; it must be a dictionary by names"),
+    _of_binding(
+        "train.pretrained = {'behavior': 3}", r"\['behavior'\] is 3; it must be a directory"
+    ),
+    _of_binding(
+        "train.pretrained = {'behavior': 'x'}", "is 'x', which holds no trained network; it"
+    ),
+    _of_binding("train.pretrained = {'mu': 'x'}", r"'fbrc' takes the networks of \['behavior'\]"),
     _of_binding("load_dataset.action_bounds = (2, -2)", r"\[2.0\] and \[-2.0\]; each minimum must"),
     _of_binding("load_dataset.action_bounds = 3", r"is 3; it must be \(minimum, maximum\)"),
-    _of_binding("FbrcAgent.gamma = 'a'", "FbrcAgent.gamma is 'a'; it must be a number from 0 to 1"),
-    _of_binding("FbrcAgent.gamma = 1.5", "FbrcAgent.gamma is 1.5; it must be a number from 0 to 1"),
-    _of_binding("FbrcAgent.gamma = %TASK", "FbrcAgent.gamma is 'Pendulum-v1'; it must be a number"),
+    _of_binding("FbrcAgent.gamma = 'a'", "gamma is 'a'; it must be a .* from 0 to 1.* 'FbrcAgent'"),
+    _of_binding("FbrcAgent.gamma = 1.5", "gamma is 1.5; it must be a number from 0 to 1"),
+    _of_binding("FbrcAgent.gamma = %TASK", "gamma is 'Pendulum-v1'; it must be a number"),
     _of_binding("FbrcAgent.target_update_tau = 0", "tau is 0; it must be a number above 0"),
     _of_binding("FbrcAgent.target_update_period = 0", "period is 0; it must be an integer of 1"),
     _of_binding("FbrcAgent.gradient_penalty_weight = -1.0", "weight is -1.0; .* of 0 or more"),
@@ -330,22 +352,32 @@ CASES = [
     _of_binding("FbrcAgent.share_actor_sample = 1", "is 1; it must be True or False"),
     _of_binding("FbrcAgent.actor_optimizer = 'adam'", f"actor_optimizer is 'adam'; {_OPTIMIZER}"),
     _of_binding("FbrcAgent.critic_optimizer = None", f"critic_optimizer is None; {_OPTIMIZER}"),
-    _of_binding("BehaviorAgent.optimizer = @Adam", f"BehaviorAgent.optimizer is .*; {_OPTIMIZER}"),
-    _of_binding("actor/Adam.learning_rate = -1.0", "FbrcAgent.actor_optimizer is -1; .* above 0"),
-    _of_binding("actor/Adam.learning_rate = 'fast'", r"actor/Adam cannot be made .*'fast'.*mend"),
-    _of_binding("PiecewiseConstantDecay.values = (1e-3,)", "PiecewiseConstantDecay cannot be made"),
+    _of_binding(
+        "BehaviorAgent.optimizer = @Adam", f"optimizer is .*; {_OPTIMIZER}.*'BehaviorAgent'"
+    ),
+    _of_binding("actor/Adam.learning_rate = -1.0", "rate of actor_optimizer is -1.*; .* above 0"),
+    _of_binding(
+        "actor/Adam.learning_rate = 'fast'", "'fbrc' cannot be made: .*'fast'.* 'Adam' .*'actor'"
+    ),
+    _of_binding(
+        "PiecewiseConstantDecay.values = (1e-3,)", "'behavior' cannot be made: .*'PiecewiseConst"
+    ),
     _of_binding("MixtureBehaviorNetwork.num_components = 0", "components is 0; it must be an int"),
     _of_binding("MixtureBehaviorNetwork.fc_layer_params = 16", f"params is 16; {_LAYERS}"),
     _of_binding("create_offset_network.fc_layer_params = (0,)", rf"params is \(0,\); {_LAYERS}"),
     _of_binding("create_actor_network.fc_layer_params = 'ab'", f"params is 'ab'; {_LAYERS}"),
     _of_binding("create_actor_network.log_std_bounds = (2, -20)", r"is \(2, -20\); .* lower one f"),
-    _of_collect("LEVEL = 'good'", "collect.level is 'good', where one of random, medium"),
-    _of_collect("SEED = 'a'", "collect.seed is 'a', where an integer of 0 or more"),
-    _of_collect("collect.num_transitions = 2.5", "num_transitions is 2.5, where an integer of 2"),
-    _of_collect("collect.medium_return = 'x'", "medium_return is 'x', where a finite number"),
-    _of_collect("collect.medium_return = None", "collect.medium_return is not set, which the"),
+    _of_collect("LEVEL = 'good'", "collect.level is 'good'; it must be 'random', 'medium'"),
+    _of_collect("SEED = 'a'", "collect.seed is 'a'; it must be an integer of 0 or more"),
+    _of_collect(
+        "collect.num_transitions = 2.5", "num_transitions is 2.5; it must be an integer of 2"
+    ),
+    _of_collect("collect.medium_return = 'x'", "medium_return is 'x'; it must be a finite number"),
+    _of_collect("collect.medium_return = None", "collect.medium_return is None; the level 'medium"),
     _of_collect("TASK = 'pen-human-v1'", "'pen-human-v1' has no Gymnasium environment"),
-    _of_collect("OnlineSac.batch_size = 0", "OnlineSac.batch_size is 0, where an integer of 1"),
+    _of_collect(
+        "OnlineSac.batch_size = 0", "OnlineSac.batch_size is 0; it must be an integer of 1"
+    ),
     _of_collect("make_sac_agent.gamma = 3.0", "gamma is 3.0; it must be a number from 0 to 1"),
     # Data files.
     _of_data("none", "there is no such file; the data source must be an HDF5 file"),
@@ -376,7 +408,7 @@ CASES = [
     _of_data("half_timeout", r"timeouts has 0\.5 in row 5; every value must be 0 or 1"),
     _of_data("outside_bounds", r"actions has \[2\.5\] in row 5, outside .*; pass action_bounds="),
     _of_data("empty", "is empty; it must have at least one transition"),
-    _of_data("one_row", "has no usable transition; it needs two consecutive rows"),
+    _of_data("one_row", "has no usable transition; it must have two consecutive rows"),
     _of_data("size_0", r"observations has shape \(600, 0\); its size must not be 0"),
     _of_data("external_link", "key 'rewards' " + _LINKED.format("ExternalLink")),
     _of_data("link_loop", "key 'rewards' " + _LINKED.format("SoftLink")),
@@ -396,10 +428,10 @@ CASES = [
     _of_run("file", "/file: File exists; give another path"),
     _of_run("file/run", "/file/run: Not a directory; give a path whose parents are directories"),
     _of_run("run_of_hopper", "run with task = Hopper-v4, not Pendulum-v1; give another root_dir"),
-    _of_run("run_of_seed_1", "run with seed = 1, not 0; give another root_dir to start anew"),
+    _of_run("run_of_seed_1", "run with seed = 1, not 0; give another root_dir to start again"),
     _of_run("run_of_other_data", "run with data checksum = 0000.*; give another root_dir"),
     _of_run("run_json", rf"/run_json/run\.json is not the JSON that a run writes .*{_RESTORE}"),
-    _of_run("run_json_list", rf"/run\.json .* has no entry 'task'; {_RESTORE}"),
+    _of_run("run_json_list", rf"/run\.json .* has no entry 'algorithm'; {_RESTORE}"),
     _of_run("run_json_short", rf"/run\.json .* has no entry 'data.source'; {_RESTORE}"),
     _of_run("run_json_bytes", rf"/run\.json is not the JSON that a run writes .*{_RESTORE}"),
     _of_run("run_result", rf"/result\.json is not the JSON that a run writes .*{_RESTORE}"),
@@ -408,19 +440,23 @@ CASES = [
     _of_run("run_metrics_bytes", r"/metrics\.jsonl: line 1 is not one that a run writes"),
     _of_run("run_metrics_text", r"/metrics\.jsonl: line 1 is not one that a run writes"),
     _of_run("run_config_bytes", rf"/operative_config\.gin is not text .*{_RESTORE}"),
-    _of_run("run_behavior", rf"/behavior\.json is not the JSON that a run writes .*{_RESTORE}"),
-    _of_run("run_behavior_short", rf"/behavior\.json .* no entry 'data.source'; {_RESTORE}"),
-    _of_run("run_index", "/fitted/weights cannot be read .*; remove .*/fitted, and the run goes"),
-    _of_run("run_weights", "/fitted/weights cannot be read .*; remove .*/fitted, and the run"),
-    _of_run("run_architecture", r"/fitted/weights cannot be read .*\(16,\).*\(32,\).*; remove"),
+    _of_run("run_behavior", rf"/network\.json is not the JSON that a run writes .*{_RESTORE}"),
+    _of_run("run_behavior_short", rf"/network\.json .* no entry 'algorithm'; {_RESTORE}"),
+    _of_run("run_index", "/trained/weights cannot be read .*; remove .*/trained, and the run"),
+    _of_run("run_weights", "/trained/weights cannot be read .*; remove .*/trained, and the run"),
+    _of_run("run_architecture", r"/trained/weights cannot be read .*\(32,\).*\(16,\).*; remove"),
     (["export", "--root_dir", "{w}/none", "--output", "{w}/o"], "/none holds no run: there is no"),
     (
         ["export", "--root_dir", "{w}/run_begun", "--output", "{w}/o"],
-        "no F-BRC checkpoint in .*/ru",
+        "There is no checkpoint in .*/run_begun/fbrc/train/checkpoints yet",
     ),
     (
         ["export", "--root_dir", "{w}/run_without_config", "--output", "{w}/o"],
         "operative_config.gi",
+    ),
+    (
+        ["export", "--root_dir", "{w}/run_of_no_algorithm", "--output", "{w}/o"],
+        r"train\.algorithm is None; it must be one, such as @fbrc\(\)",
     ),
     (["export", "--root_dir", "{w}/run_config", "--output", "{w}/o"], r"config\.gin, line 1"),
     (["export", "--root_dir", "{w}/run_json", "--output", "{w}/o"], r"/run\.json is not the JSON"),
@@ -442,9 +478,7 @@ CASES = [
     _of_policy("policy_weights", _DAMAGED),
     _of_policy("policy_weights_cut", _DAMAGED),
     _of_policy("policy_index", _DAMAGED),
-    _of_policy(
-        "policy_named", r"has the signatures \['other'\], where 'serving_default' is needed"
-    ),
+    _of_policy("policy_named", r"are \['other'\]; one must be 'serving_default'"),
     _of_policy("policy_of_5", r"has observation \[None, 5\] .* needs observation \[None, 3\]"),
     _of_policy("policy_float64", "has observation .* float64 .* needs observation .* float32"),
 ]

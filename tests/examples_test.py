@@ -17,7 +17,7 @@ from absl import logging
 from tf_agents.policies import policy_loader
 from tf_agents.trajectories import time_step as ts
 
-from fbrc_agent.training import fitted_behavior
+from fbrc_agent.agents import behavior
 from tests.helpers import tiny_runs
 
 EXAMPLES = tiny_runs.ROOT / "examples"
@@ -137,7 +137,7 @@ def test_pipeline_trains_checkpoints_evaluates_and_saves_a_policy(run, tiny_run)
     assert (np.abs(actions) <= 2).all() and actions[0] != actions[1]
 
     if name == "FbrcAgent":
-        mu = fitted_behavior.load_behavior_network(f"{tiny_run}/behavior")
+        mu = behavior.load_behavior_network(f"{tiny_run}/behavior")
         stored = [
             checkpoint.get_tensor(key)
             for key in checkpoint.get_variable_to_shape_map()

@@ -1,6 +1,9 @@
 """gin/: every file parses, binds names that exist, and builds what it states."""
 
+import os
 import pathlib
+import subprocess
+import sys
 
 import gin
 import pytest
@@ -11,13 +14,14 @@ from tf_agents.trajectories import time_step as ts
 import fbrc_agent
 from fbrc_agent import cli
 from fbrc_agent.agents import behavior as behavior_agent
+from fbrc_agent.agents import fbrc as fbrc_agents
 from fbrc_agent.experiments import collect
 from fbrc_agent.networks import behavior_network
-from fbrc_agent.training import construction, trainer
+from fbrc_agent.training import trainer
 from tests.helpers import tiny_runs
 
 GIN = tiny_runs.ROOT / "gin"
-TRAINING = ["fbrc.gin", "hopper.gin", "quickstart.gin"]
+TRAINING = ["behavior.gin", "fbrc.gin", "hopper.gin", "quickstart.gin"]
 COLLECTING = sorted(str(pathlib.Path("collect") / p.name) for p in GIN.glob("collect/*.gin"))
 NUM_ACTIONS = 3
 
@@ -61,6 +65,25 @@ def test_public_name_is_configurable_under_its_own_name(name):
     assert gin.get_configurable(f"{public.__module__}.{name}") is gin.get_configurable(name)
 
 
+@pytest.mark.parametrize("path", sorted(GIN.rglob("*.gin")), ids=lambda path: path.name)
+def test_file_imports_what_it_binds(path):
+    """In a process that has imported nothing of this package but the command line."""
+    code = (
+        "import sys; from fbrc_agent import cli; "
+        "assert not any(name.startswith('fbrc_agent.agents') for name in sys.modules); "
+        "cli._parse_gin([sys.argv[1]], [])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(path)],
+        cwd=tiny_runs.ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "Path not found" not in done.stderr
+
+
 def test_these_are_all_files():
     found = {p.relative_to(GIN).as_posix() for p in GIN.rglob("*.gin")}
     assert found == {*TRAINING, *COLLECTING}
@@ -69,7 +92,8 @@ def test_these_are_all_files():
 @pytest.mark.parametrize("name", TRAINING)
 def test_training_file_gives_all_arguments_of_train(name):
     cli._parse_gin([name], [])
-    assert {"task", "behavior_steps", "fbrc_steps"} <= set(gin.get_bindings(trainer.train))
+    assert {"algorithm", "task", "steps"} <= set(gin.get_bindings(trainer.train))
+    assert trainer.configured_algorithm().name == ("behavior" if "behavior" in name else "fbrc")
 
 
 @pytest.mark.parametrize("name", COLLECTING)
@@ -95,7 +119,7 @@ def test_behavior_agent_has_the_stated_values(name):
 @pytest.mark.parametrize("name", TRAINING)
 def test_fbrc_agent_has_the_stated_values(name):
     cli._parse_gin([name], [])
-    agent = construction.create_fbrc_agent(*make_specs(), 0, {"behavior": make_behavior()})
+    agent = fbrc_agents.create_fbrc_agent(*make_specs(), 0, {"behavior": make_behavior()})
     assert agent._gamma == 0.99
     assert agent._critic_loss_weight == 1.0
     assert agent._reward_bonus == 5.0
@@ -114,7 +138,7 @@ def test_fbrc_agent_has_the_stated_values(name):
 
 def test_targets_move_by_tau_at_every_step():
     cli._parse_gin(["fbrc.gin"], [])
-    agent = construction.create_fbrc_agent(*make_specs(), 0, {"behavior": make_behavior()})
+    agent = fbrc_agents.create_fbrc_agent(*make_specs(), 0, {"behavior": make_behavior()})
     agent.initialize()
     source = agent._critic_network_1.trainable_variables[0]
     target = agent._target_critic_network_1.trainable_variables[0]
@@ -126,7 +150,7 @@ def test_targets_move_by_tau_at_every_step():
 
 def test_full_setting_has_the_papers_sizes():
     cli._parse_gin(["fbrc.gin"], [])
-    macros = ("TASK", "DATA", "BATCH_SIZE", "BEHAVIOR_STEPS", "FBRC_STEPS")
+    macros = ("TASK", "DATA", "BATCH_SIZE", "BEHAVIOR_STEPS", "STEPS")
     values = [gin.query_parameter(f"%{macro}") for macro in macros]
     assert values == ["hopper-medium-v2", None, 256, 1_000_000, 1_000_000]
 
@@ -141,7 +165,7 @@ def test_full_setting_has_the_papers_sizes():
 def test_shortened_setting_overrides_the_full_one(name, task, data):
     cli._parse_gin([name], [])
     assert [gin.query_parameter(f"%{macro}") for macro in ("TASK", "DATA")] == [task, data]
-    assert gin.query_parameter("%FBRC_STEPS") < 1_000_000
+    assert gin.query_parameter("%STEPS") < 1_000_000
     assert gin.query_parameter("FbrcAgent.reward_bonus") == 5.0
 
 

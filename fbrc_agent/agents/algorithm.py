@@ -51,7 +51,8 @@ class Algorithm:
       pretraining: Algorithms to train first.
       trained_network: Returns the network that an agent of this algorithm hands on; None for an
         algorithm that is not trained for another one.
-      is_greedy: Whether the policy is evaluated and exported by its mode, not by samples.
+      is_greedy: Whether a run evaluates the mode of the policy, not its samples. An export's
+        signature `serving_default` is the mode in both cases; `sample`, where it has one, draws.
       diagnostics: `diagnostics(agent, experience)` returns scalars by name, logged with the losses.
       values: `values(agent, observation, action)` returns tensors `[B]` by name, the signature
         `value` of an export; None where there is no critic.

@@ -10,15 +10,15 @@ import tensorflow_probability as tfp
 from tf_agents.agents import data_converter, tf_agent
 from tf_agents.networks import network
 from tf_agents.policies import actor_policy
-from tf_agents.specs import tensor_spec
 from tf_agents.train.utils import train_utils
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 from tf_agents.utils import common, eager_utils, nest_utils
 
-from fbrc_agent.agents import algorithm
-from fbrc_agent.networks import behavior_network, critic_network, network_checks
-from fbrc_agent.utils import sampling
+from fbrc_agent.agents import algorithm, arguments
+from fbrc_agent.networks import behavior_network, network_checks, saved_network
+from fbrc_agent.utils import checks, sampling
+from fbrc_agent.utils.errors import InputError
 
 BehaviorLossInfo = collections.namedtuple(
     "BehaviorLossInfo", ("behavior_loss", "alpha_loss", "log_prob", "entropy")
@@ -27,7 +27,7 @@ BehaviorLossInfo = collections.namedtuple(
 
 @gin.configurable
 class BehaviorAgent(tf_agent.TFAgent):
-    """Fits a behavior density to the data (Kostrikov et al. 2021, section 4.3).
+    """Fits a behavior policy to the data (Kostrikov et al. 2021, section 4.3).
 
     The loss is the negative log-likelihood with an entropy bonus,
 
@@ -76,11 +76,13 @@ class BehaviorAgent(tf_agent.TFAgent):
           seed: As of `FbrcAgent`, for the sample of the entropy.
 
         Raises:
-          ValueError: If `behavior_network` does not give a distribution over `action_spec`.
+          ValueError: If `behavior_network` does not give a distribution over `action_spec`, a
+            number is out of its range, or an optimizer is none.
         """
+        arguments.check(locals())
+        checks.check_optimizer("optimizer", optimizer)
         tf.Module.__init__(self, name=name)
-        network_checks.check_specs(time_step_spec, action_spec)
-        time_step_spec, action_spec = tensor_spec.from_spec((time_step_spec, action_spec))
+        time_step_spec, action_spec = network_checks.checked_specs(time_step_spec, action_spec)
         network_checks.check_behavior_network(
             behavior_network, time_step_spec.observation, action_spec
         )
@@ -96,10 +98,7 @@ class BehaviorAgent(tf_agent.TFAgent):
         self._target_entropy = target_entropy
         self._seed = seed
         policy = actor_policy.ActorPolicy(
-            time_step_spec,
-            action_spec,
-            actor_network=_WholeActionNetwork(behavior_network),
-            training=False,
+            time_step_spec, action_spec, _JointActionNetwork(behavior_network), training=False
         )
         super().__init__(
             time_step_spec,
@@ -123,20 +122,19 @@ class BehaviorAgent(tf_agent.TFAgent):
         """The entropy temperature alpha_b."""
         return tf.exp(self._log_alpha)
 
-    def _initialize(self):
-        """Nothing to do: there are no target networks."""
-
     def _terms(self, experience, weights, training: bool) -> BehaviorLossInfo:
         """Returns both losses, the mean log-likelihood and the mean entropy, scalars in nats."""
-        transition = self._as_transition(experience)
+        time_steps, policy_steps, _ = transition = self._as_transition(experience)
         network_checks.check_batch(transition, weights)
-        time_steps, policy_steps, _ = transition
-        behavior = critic_network.call_behavior_network(
-            self._behavior_network, time_steps.observation, time_steps.step_type, training
+        behavior, _ = self._behavior_network(
+            time_steps.observation,
+            step_type=time_steps.step_type,
+            network_state=(),
+            training=training,
         )
 
         def log_mu(action):
-            return critic_network.behavior_log_prob(behavior, action, self.action_spec)
+            return common.log_probability(behavior, action, self.action_spec)
 
         def mean(values, regularization_loss=None):
             return common.aggregate_losses(
@@ -186,24 +184,24 @@ class BehaviorAgent(tf_agent.TFAgent):
         optimizer.apply_gradients(grads_and_vars)
 
 
-class _WholeActionNetwork(network.Network):
-    """mu with whole actions as events, as policies want it: a batch of scalars will do for mu."""
+class _JointActionNetwork(network.Network):
+    """mu with one event per action, as policies want it: a batch of scalars will do for mu."""
 
-    def __init__(self, behavior_network, name="WholeActionNetwork"):
+    def __init__(self, behavior_network, name="JointActionNetwork"):
         super().__init__(behavior_network.input_tensor_spec, state_spec=(), name=name)
         self._behavior_network = behavior_network
 
     def call(self, observation, step_type=(), network_state=(), training=False):
-        behavior = critic_network.call_behavior_network(
-            self._behavior_network, observation, step_type, training
+        behavior, _ = self._behavior_network(
+            observation, step_type=step_type, network_state=(), training=training
         )
         outer_rank = nest_utils.get_outer_rank(observation, self.input_tensor_spec)
 
-        def whole(distribution):
+        def joint(distribution):
             extra = distribution.batch_shape.rank - outer_rank
             return tfp.distributions.Independent(distribution, extra) if extra else distribution
 
-        return tf.nest.map_structure(whole, behavior), network_state
+        return tf.nest.map_structure(joint, behavior), network_state
 
 
 def _to_legacy(optimizer: Optional[types.Optimizer]) -> Optional[types.Optimizer]:
@@ -236,6 +234,33 @@ def create_behavior_agent(
         train_step_counter=train_utils.create_train_step(),
         seed=seed,
     )
+
+
+@gin.configurable
+def load_behavior_network(directory: str) -> behavior_network.MixtureBehaviorNetwork:
+    """Returns the behavior network that a run has trained.
+
+    In gin: `FbrcAgent.behavior_network = @load_behavior_network()`, with
+    `import fbrc_agent.agents.behavior` at the top of the file.
+
+    Args:
+      directory: The directory of a run's behavior stage, for example 'runs/quickstart/behavior'.
+
+    Raises:
+      InputError: If it holds no behavior network, or a damaged one.
+    """
+    description = saved_network.read_description(directory)
+    if description is None or description["architecture"] is None:
+        raise InputError(
+            f"{directory} holds no trained behavior network; give the directory of a behavior "
+            "stage that is complete."
+        )
+    time_step_spec, action_spec = saved_network.specs_from_description(description["data"])
+    net = behavior_network.MixtureBehaviorNetwork(
+        time_step_spec.observation, action_spec, **description["architecture"]
+    )
+    saved_network.restore(directory, net)
+    return net
 
 
 @gin.configurable

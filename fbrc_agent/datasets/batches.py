@@ -4,22 +4,22 @@ Batch i is a pure function of the seed and i, so that a run which is interrupted
 i sees exactly the batches it would have seen.
 """
 
-from typing import Any, Optional
+from typing import Optional
 
 import gin
-import numpy as np
 import tensorflow as tf
 from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
 
 from fbrc_agent.datasets.offline_data import OfflineData
+from fbrc_agent.utils import checks
 from fbrc_agent.utils.errors import InputError
 
 _PREFETCHED_BATCHES = 2
 
 # Rounds of the cipher behind the shuffle. With TensorFlow's own 4, the orders of neighboring seeds
 # and epochs are correlated (0.5 at 200,000 rows) and batches are not uniform; from 8 on, neither
-# can be told from chance by these measures, and 16 cost a few microseconds a batch.
+# differs from chance by these measures, and 16 cost a few microseconds a batch.
 _ROUNDS = 16
 
 
@@ -45,22 +45,20 @@ def make_tf_dataset(
         )
 
     Args:
-        data: N transitions.
-        batch_size: B, of all replicas together; at most N, a multiple of R.
-        seed: Chooses the orders; 0 to 2**31 - 1.
-        start: Index of the first batch.
-        input_context: Tells which shards to yield: those of the replicas of one worker, in their
-            order, for each batch. None for whole batches.
+      data: N transitions.
+      batch_size: B, of all replicas together; at most N, a multiple of R.
+      seed: Chooses the orders; 0 to 2**31 - 1.
+      start: Index of the first batch.
+      input_context: Which shards to yield: those of the replicas of one worker, in their order,
+        for each batch. None for complete batches.
 
     Returns:
-        Dataset of `(experience, ())`, what TF-Agents' `Learner` iterates over. It shares the memory
-        of arrays that begin at a multiple of 64 bytes, as all that `load_dataset` reads do, and has
-        a copy of others. `experience` is a `Trajectory` [B / R, 2, ...]: frame 0 is the
-        transition's first step with its action, reward and discount, frame 1 holds the next
-        observation. The action and reward of frame 1 are zeros that no agent reads.
+      Dataset of `(experience, ())`, what TF-Agents' `Learner` iterates over. It shares the memory
+      of arrays that begin at a multiple of 64 bytes, as all that `load_dataset` reads do, and has
+      a copy of others. `experience` is a `Trajectory` [B / R, 2, ...] of `to_trajectory`.
 
     Raises:
-        InputError: If an argument is out of its range.
+      InputError: If an argument is out of its range.
     """
     size = data.num_transitions
     context = input_context or tf.distribute.InputContext()
@@ -69,7 +67,7 @@ def make_tf_dataset(
     with tf.device("/CPU:0"):  # Where tf.data runs.
         # Not `tf.constant`, which copies, and twice. An op shares the memory of a NumPy array that
         # is aligned as TensorFlow's tensors are and copies it once where it is not.
-        arrays = tuple(tf.raw_ops.Identity(input=array) for array in _arrays(data))
+        arrays = tuple(tf.raw_ops.Identity(input=array) for array in data.arrays.values())
 
     # A strategy hands what a worker's dataset yields to the worker's replicas in turn.
     num_local = num_shards // context.num_input_pipelines
@@ -78,71 +76,47 @@ def make_tf_dataset(
         shard = context.input_pipeline_id * num_local + index % num_local
         shard_index = index // num_local * num_shards + shard
         rows = _sample_rows(shard_index, batch_size // num_shards, size, seed)
-        return _to_trajectory(*(tf.gather(array, rows) for array in arrays)), ()
+        return to_trajectory(*(tf.gather(array, rows) for array in arrays)), ()
 
-    dataset = tf.data.Dataset.counter(start=start * num_local, dtype=tf.int64)
     # A rewrite of the pipeline would copy the arrays into its graph; the parallel map is what it
     # would bring.
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
+    dataset = tf.data.Dataset.counter(start=start * num_local, dtype=tf.int64)
     dataset = dataset.map(make_shard, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.prefetch(_PREFETCHED_BATCHES * num_local).with_options(options)
 
 
 def first_batch(data: OfflineData, batch_size: int, seed: int) -> trajectory.Trajectory:
-    """The first batch of `make_tf_dataset`, without a dataset.
-
-    Args:
-        data: As of `make_tf_dataset`.
-        batch_size: As of `make_tf_dataset`.
-        seed: As of `make_tf_dataset`.
-
-    Returns:
-        `Trajectory` [B, 2, ...], as `make_tf_dataset` yields it.
-
-    Raises:
-        InputError: If an argument is out of its range.
-    """
+    """Returns the first batch of `make_tf_dataset`, of the same arguments, without a dataset."""
     check_batches(data, batch_size, seed)
     with tf.device("/CPU:0"):
         index = tf.constant(0, tf.int64)
         rows = _sample_rows(index, batch_size, data.num_transitions, seed).numpy()
-        return _to_trajectory(*(tf.constant(array[rows]) for array in _arrays(data)))
+        return to_trajectory(*(tf.constant(array[rows]) for array in data.arrays.values()))
 
 
 def check_batches(
     data: OfflineData, batch_size: int, seed: int, start: int = 0, num_replicas: int = 1
 ) -> None:
-    """Refuses what `make_tf_dataset` would refuse, without making a dataset.
-
-    Args:
-        data: As of `make_tf_dataset`.
-        batch_size: As of `make_tf_dataset`.
-        seed: As of `make_tf_dataset`.
-        start: As of `make_tf_dataset`.
-        num_replicas: R.
+    """Checks arguments of `make_tf_dataset`, with R replicas, without making a dataset.
 
     Raises:
-        InputError: If an argument is out of its range.
+      InputError: If an argument is out of its range.
     """
-    _check_integer("batch_size", batch_size, 1, data.num_transitions, ", the number of transitions")
-    _check_integer("seed", seed, 0, 2**31 - 1)
-    _check_integer("start", start, 0, 2**62 // batch_size)
+    checks.check_integer("batch_size", batch_size, 1)
+    checks.check_integer("seed", seed, 0, 2**31 - 1)
+    checks.check_integer("start", start, 0, 2**62 // batch_size)
+    if batch_size > data.num_transitions:
+        raise InputError(
+            f"batch_size is {batch_size}; it must be at most {data.num_transitions}, the number of "
+            "transitions."
+        )
     if batch_size % num_replicas:
         raise InputError(
             f"batch_size is {batch_size}; under a strategy of {num_replicas} replicas it must be a "
             f"multiple of {num_replicas}, so that each gets the same share of a batch."
         )
-
-
-def _arrays(data: OfflineData) -> tuple[np.ndarray, ...]:
-    return (
-        data.observations,
-        data.actions,
-        data.rewards,
-        data.next_observations,
-        data.discounts,
-    )
 
 
 def _sample_rows(batch_index: tf.Tensor, batch_size: int, size: int, seed: int) -> tf.Tensor:
@@ -161,14 +135,18 @@ def _sample_rows(batch_index: tf.Tensor, batch_size: int, size: int, seed: int) 
     )
 
 
-def _to_trajectory(
+def to_trajectory(
     observations: tf.Tensor,
     actions: tf.Tensor,
     rewards: tf.Tensor,
     next_observations: tf.Tensor,
     discounts: tf.Tensor,
 ) -> trajectory.Trajectory:
-    """`Trajectory` [B, 2, ...] of transitions [B, ...]."""
+    """Returns B transitions, s, a, r, s', d, as TF-Agents' agents take them.
+
+    Frame 0 of the `Trajectory` [B, 2, ...] holds s, a, r and d, frame 1 holds s'; agents do not
+    read the other numbers of frame 1.
+    """
 
     def frames(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
         return tf.stack([first, second], axis=1)
@@ -184,9 +162,3 @@ def _to_trajectory(
         reward=frames(rewards, tf.zeros_like(rewards)),
         discount=frames(discounts, tf.ones_like(discounts)),
     )
-
-
-def _check_integer(name: str, value: Any, low: int, high: int, why: str = "") -> None:
-    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not is_integer or not low <= value <= high:
-        raise InputError(f"{name} is {value!r}; it must be an integer from {low} to {high}{why}.")

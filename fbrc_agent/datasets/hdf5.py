@@ -1,184 +1,205 @@
 """D4RL's HDF5 layout: rows of consecutive episodes, one dataset per quantity."""
 
 import contextlib
+import logging
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import h5py
 import numpy as np
 
-from fbrc_agent.datasets.array_checks import (
-    MATRICES,
-    PIECE_BYTES,
-    check_actions,
-    check_finite,
-    check_flags,
-    check_kind_and_rank,
-    check_lengths,
-    empty_float32,
-    to_array,
-)
+from fbrc_agent.datasets import checks
+from fbrc_agent.datasets.offline_data import OfflineData
 from fbrc_agent.utils import atomic_files
 from fbrc_agent.utils.errors import InputError
 
-# What D4RL's files hold, and the rank of each array.
-_REQUIRED = {"observations": 2, "actions": 2, "rewards": 1, "terminals": 1}
-_OPTIONAL = {"timeouts": 1}
+# What D4RL's files hold; the older ones have no `timeouts`.
+_REQUIRED = ("observations", "actions", "rewards", "terminals")
 _FLAGS = ("terminals", "timeouts")
 
-# Attributes of the file that our own collector writes.
-_ATTRIBUTES = ("action_minimum", "action_maximum", "max_episode_steps")
+# What a block is held against: path, key, rows, number of the first row.
+_Check = Callable[[str, str, np.ndarray, int], None]
+
+# The limit of every D4RL locomotion task, for its first files, which have no `timeouts`.
+_DEFAULT_MAX_EPISODE_STEPS = 1000
 
 
-class D4rlFile:
-    """The rows of an open D4RL-layout file, validated as they are read.
-
-    Attributes:
-        path: Name of the file.
-        shapes: Shapes by key: `observations` [N, S], `actions` [N, A], `rewards` [N], `terminals`
-            [N] and, where the file has it, `timeouts` [N].
-        attributes: Those of `action_minimum`, `action_maximum` and `max_episode_steps` that the
-            file has.
-    """
-
-    def __init__(self, file: h5py.File, path: str) -> None:
-        self.path = path
-        self._datasets: dict[str, h5py.Dataset] = {}
-        for key, rank in {**_REQUIRED, **_OPTIONAL}.items():
-            if key in _OPTIONAL and key not in file.keys():
-                continue
-            self._datasets[key] = _get_dataset(file, path, key)
-            check_kind_and_rank(path, key, self._datasets[key], rank)
-        check_lengths(path, self._datasets)
-        # A vector may be a column [N, 1].
-        self.shapes: dict[str, tuple[int, ...]] = {
-            key: dataset.shape if key in MATRICES else dataset.shape[:1]
-            for key, dataset in self._datasets.items()
-        }
-        self.attributes = {name: file.attrs[name] for name in _ATTRIBUTES if name in file.attrs}
-
-    def read_blocks(self, key: str) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields (number of the first row, rows in float32) of consecutive blocks.
-
-        A block is of about `PIECE_BYTES`, or of as many rows as can be decompressed at once.
-
-        Raises:
-            InputError: If the file is damaged, or a value is NaN or Inf.
-        """
-        dataset, shape = self._datasets[key], self.shapes[key]
-        block_size = max(1, PIECE_BYTES // (4 * math.prod(shape[1:])))
-        if dataset.chunks:  # Whole chunks, so that none is decompressed twice.
-            block_size = -(-block_size // dataset.chunks[0]) * dataset.chunks[0]
-        for start in range(0, shape[0], block_size):
-            with _reading(self.path):
-                rows = dataset.astype(np.float32)[start : start + block_size]
-            rows = rows.reshape(-1, *shape[1:])
-            check_finite(self.path, key, rows, start)
-            yield start, rows
-
-    def read_vector(self, key: str) -> np.ndarray:
-        """Returns `rewards` [N] in float32, `terminals` [N] or `timeouts` [N] in bool.
-
-        Raises:
-            InputError: As `read_blocks`, or if a value of the latter is neither 0 nor 1.
-        """
-        is_flag = key in _FLAGS
-        vector = np.empty(self.shapes[key], bool if is_flag else np.float32)
-        for start, rows in self.read_blocks(key):
-            if is_flag:
-                check_flags(self.path, key, rows, start)
-            vector[start : start + len(rows)] = rows
-        return vector
-
-    def read_actions(
-        self, keep: np.ndarray, minimum: np.ndarray, maximum: np.ndarray
-    ) -> np.ndarray:
-        """Returns the actions of the rows to keep; those of all rows are checked.
-
-        Args:
-            keep: [N] bool.
-            minimum: [A], the least actions.
-            maximum: [A], the greatest.
-
-        Raises:
-            InputError: As `read_blocks`, or if an action lies outside its bounds.
-        """
-        actions = empty_float32((np.count_nonzero(keep), *self.shapes["actions"][1:]))
-        filled, is_rounded = 0, False
-        for start, rows in self.read_blocks("actions"):
-            is_rounded |= check_actions(self.path, rows, minimum, maximum, start)
-            filled = _append(actions, filled, rows, keep[start:])
-        return np.clip(actions, minimum, maximum, out=actions) if is_rounded else actions
-
-    def read_observations(self, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the observations of the rows to keep, and those of the rows after them.
-
-        Each block goes to both places while it is at hand, so that the file's own array, as large
-        as either, is never in memory.
-
-        Args:
-            keep: [N] bool, false in the last row.
-
-        Raises:
-            InputError: As `read_blocks`.
-        """
-        shape = (np.count_nonzero(keep), *self.shapes["observations"][1:])
-        observations, next_observations = empty_float32(shape), empty_float32(shape)
-        follows = np.append(False, keep[:-1])
-        filled, next_filled = 0, 0
-        for start, rows in self.read_blocks("observations"):
-            filled = _append(observations, filled, rows, keep[start:])
-            next_filled = _append(next_observations, next_filled, rows, follows[start:])
-        return observations, next_observations
-
-
-def select_rows(array: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """Returns the rows to keep of a float32 array, as `empty_float32` makes arrays."""
-    selected = empty_float32((np.count_nonzero(keep), *array.shape[1:]))
-    _append(selected, 0, array, keep)
-    return selected
-
-
-def _append(array: np.ndarray, filled: int, rows: np.ndarray, mask: np.ndarray) -> int:
-    """Copies rows, by a mask that may be longer, behind the `filled` ones; returns their end."""
-    chosen = np.flatnonzero(mask[: len(rows)])
-    end = filled + len(chosen)
-    # In this mode `take` writes without a buffer; no index is out of range.
-    np.take(rows, chosen, axis=0, out=array[filled:end], mode="clip")
-    return end
-
-
-@contextlib.contextmanager
-def open_d4rl_hdf5(path: str) -> Iterator[D4rlFile]:
-    """Opens a D4RL-layout file.
+def read_d4rl_hdf5(
+    path: str,
+    source: str,
+    action_bounds: Optional[checks.ActionBounds] = None,
+    max_episode_steps: Optional[int] = None,
+) -> OfflineData:
+    """Reads the transitions that `d4rl.qlearning_dataset` makes of a file.
 
     Args:
-        path: Name of the file.
+      path: Name of the file.
+      source: What the data was asked for by, for records.
+      action_bounds: As of `load_dataset`.
+      max_episode_steps: As of `load_dataset`.
 
-    Yields:
-        The file; it is closed at the end of the `with` block.
+    Returns:
+      The data. A row after a time limit begins an episode, as one after a terminal does.
 
     Raises:
-        InputError: If the file is not HDF5 or is truncated, lacks a key, or an array has a wrong
-            rank, length or type or lies outside the file; or if memory ends in the `with` block.
+      InputError: If the file is not usable.
     """
-    try:
-        with contextlib.ExitStack() as stack:
-            with _reading(path):
-                opened = D4rlFile(stack.enter_context(h5py.File(path, "r")), path)
-            yield opened
-    except MemoryError as error:
-        raise InputError(f"{path}: does not fit into memory ({error}).") from error
+    with _reading(path), h5py.File(path, "r") as opened:
+        file = _Rows(opened, path)
+        if action_bounds is None:
+            action_bounds = _recorded_bounds(path, opened.attrs)
+        low, high = checks.resolve_bounds(path, file.shapes["actions"][1], action_bounds)
+        terminals = file.read_flags("terminals")
+        if "timeouts" in file.shapes:
+            timeouts = file.read_flags("timeouts")
+        else:
+            limit = _episode_limit(path, max_episode_steps, opened.attrs)
+            timeouts = _infer_timeouts(terminals, limit)
+        keep = ~timeouts
+        keep[-1] = False
+        if not keep.any():
+            raise InputError(
+                f"{path}: has no usable transition; it must have two consecutive rows of an "
+                f"episode, but has {len(timeouts)} rows, {int(timeouts.sum())} of them cut by a "
+                "time limit."
+            )
+        ends = terminals | timeouts
+        begins = np.append(True, ends[:-1])
+
+        def check_and_clip(path: str, _: str, rows: np.ndarray, start: int) -> None:
+            if checks.check_actions(path, rows, low, high, start):
+                np.clip(rows, low, high, out=rows)
+
+        rewards, all_rewards = file.read("rewards", [keep, np.ones_like(keep)])
+        follows = np.append(False, keep[:-1])
+        observations, next_observations = file.read("observations", [keep, follows])
+        (actions,) = file.read("actions", [keep], check_and_clip)
+        return OfflineData(
+            observations=observations,
+            actions=actions,
+            rewards=rewards,
+            next_observations=next_observations,
+            discounts=checks.as_float32(~terminals[keep]),
+            # An episode of which no row is kept has no place among them.
+            episode_starts=np.flatnonzero(begins[keep]),
+            episode_returns=checks.as_float32(_complete_returns(all_rewards, ends)),
+            action_minimum=low,
+            action_maximum=high,
+            source=source,
+        )
+
+
+def _recorded_bounds(path: str, attributes: Mapping[str, Any]) -> Optional[checks.ActionBounds]:
+    names = [name for name in ("action_minimum", "action_maximum") if name in attributes]
+    if len(names) == 1:
+        raise InputError(
+            f"{path}: of the attributes action_minimum and action_maximum it has only "
+            f"{names[0]}; it must have both or neither."
+        )
+    return (attributes[names[0]], attributes[names[1]]) if names else None
+
+
+def _episode_limit(path: str, given: Optional[int], attributes: Mapping[str, Any]) -> int:
+    limit = attributes.get("max_episode_steps") if given is None else given
+    if limit is None:
+        limit = _DEFAULT_MAX_EPISODE_STEPS
+        logging.warning(
+            "%s: has no timeouts; episodes are taken to be cut after %d steps, pass "
+            "max_episode_steps if that is wrong.",
+            path,
+            limit,
+        )
+    if not isinstance(limit, (int, np.integer)) or limit < 1:
+        raise InputError(f"{path}: max_episode_steps is {limit!r}; it must be a positive integer.")
+    return int(limit)
+
+
+def _infer_timeouts(terminals: np.ndarray, limit: int) -> np.ndarray:
+    """Returns the rows, [N] bool, that `d4rl.qlearning_dataset` cuts where a file has no timeouts.
+
+    It counts steps from 0 and cuts when the count is `limit` - 1; after a cut it counts from 0
+    again, after any other terminal from 1.
+    """
+    timeouts = np.zeros(len(terminals), bool)
+    start, count = 0, 0
+    for end in np.append(np.flatnonzero(terminals) + 1, len(terminals)):
+        timeouts[start + limit - 1 - count : end : limit] = True
+        start, count = end, int(not timeouts[end - 1])
+    return timeouts
+
+
+def _complete_returns(rewards: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Returns the sums of rewards, in float64, of the episodes that end in the file."""
+    last = np.flatnonzero(ends)
+    if not last.size:
+        return np.zeros([0])
+    starts = np.append(0, last[:-1] + 1)
+    return np.add.reduceat(rewards[: last[-1] + 1].astype(np.float64), starts)
+
+
+class _Rows:
+    """The rows of a D4RL-layout file, read in blocks and checked; `shapes` are the arrays'."""
+
+    def __init__(self, file: h5py.File, path: str) -> None:
+        self._path = path
+        keys = (*_REQUIRED, "timeouts") if "timeouts" in file else _REQUIRED
+        self._datasets = {key: _get_dataset(file, path, key) for key in keys}
+        checks.check_lengths(path, self._datasets)
+        # A vector may be a column [N, 1].
+        self.shapes: dict[str, tuple[int, ...]] = {
+            key: dataset.shape if key in checks.MATRICES else dataset.shape[:1]
+            for key, dataset in self._datasets.items()
+        }
+
+    def read_flags(self, key: str) -> np.ndarray:
+        """Returns `terminals` or `timeouts`, [N] bool."""
+        blocks = self._blocks(key, checks.check_flags)
+        return np.concatenate([rows.astype(bool) for _, rows in blocks])
+
+    def read(
+        self, key: str, masks: list[np.ndarray], check: Optional[_Check] = None
+    ) -> list[np.ndarray]:
+        """Returns, read-only, the rows of each mask, [N] bool; those of all rows are checked.
+
+        Each block goes to its places while it is at hand, so that the file's own array, as large as
+        each of these, is never in memory.
+        """
+        size = self.shapes[key][1:]
+        arrays = [checks.empty_float32((np.count_nonzero(mask), *size)) for mask in masks]
+        filled = [0] * len(masks)
+        for start, rows in self._blocks(key, check):
+            for i, mask in enumerate(masks):
+                chosen = np.flatnonzero(mask[start : start + len(rows)])
+                end = filled[i] + len(chosen)
+                # In this mode `take` writes without a buffer; no index is out of range.
+                np.take(rows, chosen, axis=0, out=arrays[i][filled[i] : end], mode="clip")
+                filled[i] = end
+        return [checks.as_float32(array) for array in arrays]
+
+    def _blocks(self, key: str, check: Optional[_Check]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields (number of the first row, rows in float32), about `PIECE_BYTES` at a time."""
+        dataset, shape = self._datasets[key], self.shapes[key]
+        block_size = max(1, checks.PIECE_BYTES // (4 * math.prod(shape[1:])))
+        if dataset.chunks:  # Complete chunks, so that none is decompressed twice.
+            block_size = -(-block_size // dataset.chunks[0]) * dataset.chunks[0]
+        for start in range(0, shape[0], block_size):
+            rows = dataset.astype(np.float32)[start : start + block_size].reshape(-1, *shape[1:])
+            checks.check_finite(self._path, key, rows, start)
+            if check is not None:
+                check(self._path, key, rows, start)
+            yield start, rows
 
 
 @contextlib.contextmanager
 def _reading(path: str) -> Iterator[None]:
-    """What h5py raises for damaged files of one kind or another becomes an `InputError`."""
+    """Turns what h5py raises for damaged files, and a lack of memory, into an `InputError`."""
     try:
         yield
     except InputError:
         raise
+    except MemoryError as error:
+        raise InputError(f"{path}: does not fit into memory ({error}).") from error
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: cannot be read as HDF5, it may be truncated or of another format ({error})."
@@ -186,7 +207,7 @@ def _reading(path: str) -> Iterator[None]:
 
 
 def _get_dataset(file: h5py.File, path: str, key: str) -> h5py.Dataset:
-    """The dataset `key`, whose bytes must lie in this file."""
+    """Returns the dataset `key`, whose bytes must lie in this file."""
     link = file.get(key, getlink=True)
     if link is None:
         keys = ", ".join(sorted(map(str, file.keys()))) or "none"
@@ -207,6 +228,7 @@ def _get_dataset(file: h5py.File, path: str, key: str) -> h5py.Dataset:
             f"{path}: the values of {key!r} are kept in other files; they must be in "
             "the file itself."
         )
+    checks.check_kind_and_rank(path, key, dataset)
     return dataset
 
 
@@ -225,18 +247,18 @@ def save_d4rl_hdf5(
     The file appears under its name only once it is complete.
 
     Args:
-        path: Name of the file; a file of that name is replaced.
-        observations: [N, S].
-        actions: [N, A].
-        rewards: [N].
-        terminals: [N], true where the action ended the episode in a terminal state.
-        timeouts: [N], true where a time limit, or the end of the recording, cut the episode.
-        attributes: HDF5 attributes of the file: `action_minimum` and `action_maximum`, provenance.
-        next_observations: [N, S], optional; `load_dataset` does not need it.
+      path: Name of the file; a file of that name is replaced.
+      observations: [N, S].
+      actions: [N, A].
+      rewards: [N].
+      terminals: [N], true where the action ended the episode in a terminal state.
+      timeouts: [N], true where a time limit, or the end of the recording, cut the episode.
+      attributes: HDF5 attributes of the file: `action_minimum` and `action_maximum`, provenance.
+      next_observations: [N, S], optional; `load_dataset` does not need it.
 
     Raises:
-        InputError: If the arrays do not fit together, a terminal or timeout is neither 0 nor 1, or
-            the file cannot be written.
+      InputError: If the arrays do not fit together, a terminal or timeout is neither 0 nor 1, or
+        the file cannot be written.
     """
     columns = {
         "observations": observations,
@@ -249,11 +271,11 @@ def save_d4rl_hdf5(
         columns["next_observations"] = next_observations
     arrays: dict[str, np.ndarray] = {}
     for key, value in columns.items():
-        array = to_array(path, key, value)
+        array = checks.to_array(path, key, value)
         if key in _FLAGS:
-            check_flags(path, key, array)
+            checks.check_flags(path, key, array)
         arrays[key] = array.astype(bool if key in _FLAGS else np.float32, copy=False)
-    check_lengths(path, arrays)
+    checks.check_lengths(path, arrays)
     try:
         with atomic_files.replacing(path) as temporary, h5py.File(temporary, "x") as file:
             for key, array in arrays.items():

@@ -15,26 +15,25 @@ from tf_agents.environments import py_environment
 from tf_agents.specs import array_spec
 from tf_agents.trajectories import time_step as ts
 
-from fbrc_agent.utils import errors
+from fbrc_agent.utils.errors import InputError
 
 
 @contextlib.contextmanager
 def _without_mujoco_py() -> Iterator[None]:
-    """Makes `import mujoco_py` raise ImportError inside the block.
+    """Makes `import mujoco_py` raise ImportError inside the block, unless it was imported before.
 
     Gymnasium imports mujoco_py, where it is installed, for its old `-v2` and `-v3` environments,
     and expects nothing worse than an ImportError. Without MuJoCo 2.1 on disk that import raises
-    other exceptions or starts a compiler, which would also break the `-v4` environments. A None in
-    `sys.modules` is Python's own way to say that a module cannot be imported.
+    other exceptions or starts a compiler, which would also break the `-v4` environments.
     """
-    if "mujoco_py" in sys.modules:  # Imported before, hence it works; or blocked by the caller.
-        yield
-        return
-    sys.modules["mujoco_py"] = None  # type: ignore[assignment]
+    blocks = "mujoco_py" not in sys.modules
+    if blocks:
+        sys.modules["mujoco_py"] = None  # type: ignore[assignment]
     try:
         yield
     finally:
-        sys.modules.pop("mujoco_py", None)
+        if blocks:
+            del sys.modules["mujoco_py"]
 
 
 def make(environment_id: str) -> Any:
@@ -54,7 +53,7 @@ def make(environment_id: str) -> Any:
         try:
             import gymnasium
         except ImportError as error:
-            raise errors.InputError(
+            raise InputError(
                 f"The environment '{environment_id}' needs Gymnasium, which is not installed: "
                 "pip install 'gymnasium[mujoco]'."
             ) from error
@@ -63,23 +62,34 @@ def make(environment_id: str) -> Any:
             environment = gymnasium.make(environment_id, disable_env_checker=True)
         except (gymnasium.error.Error, ImportError) as error:
             reason = str(error).strip().rstrip(".")
-            raise errors.InputError(
+            raise InputError(
                 f"Gymnasium cannot make the environment '{environment_id}': {reason}."
             ) from error
     for name in ("observation", "action"):
         space = getattr(environment, f"{name}_space")
         if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
-            raise errors.InputError(
-                f"The environment '{environment_id}' has the {name} space {space}, "
-                "where a Box of rank 1 is needed."
+            raise InputError(
+                f"The {name} space of the environment '{environment_id}' is {space}; it must be a "
+                "Box of rank 1."
             )
     space = environment.action_space
     if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-        raise errors.InputError(
-            f"The environment '{environment_id}' has the action space {space}, "
-            "where finite bounds are needed."
+        raise InputError(
+            f"The action space of the environment '{environment_id}' is {space}; it must have "
+            "finite bounds."
         )
     return environment
+
+
+def sizes(environment_id: str) -> tuple[int, int]:
+    """Returns S and A of an environment, the sizes of its observations and actions.
+
+    Raises:
+      InputError: If the environment cannot be used, see `make`.
+    """
+    environment = make(environment_id)
+    environment.close()
+    return environment.observation_space.shape[0], environment.action_space.shape[0]
 
 
 def _spec(space: Any, name: str) -> array_spec.BoundedArraySpec:
@@ -93,7 +103,7 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
     """A Gymnasium environment behind TF-Agents' `PyEnvironment` interface.
 
     Observations, actions and rewards are float32. A terminal state ends the episode with discount
-    0; the time limit ends it with discount 1, since the return would have gone on.
+    0; the time limit ends it with discount 1, since the rewards would have continued.
     """
 
     def __init__(self, environment_id: str, seed: Optional[int] = None):

@@ -1,9 +1,7 @@
 """The undiscounted returns of a policy in TF-Agents environments, all episodes at once."""
 
 import dataclasses
-import os
-from collections.abc import Mapping
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import gin
 import numpy as np
@@ -12,7 +10,7 @@ from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
 
 from fbrc_agent.environments import gymnasium_environment
-from fbrc_agent.utils import os_errors, signals
+from fbrc_agent.utils import checks, signals
 from fbrc_agent.utils.errors import InputError
 
 # Observations [N, S] float32 to actions [N, A], as arrays or tensors.
@@ -64,16 +62,15 @@ def evaluate(
 
     Raises:
       InputError: If the environment cannot be made, or the actions are not finite or not [N, A].
+      signals.Interruption: If a signal asked for it.
     """
-    if num_episodes < 1:
-        raise InputError(f"num_episodes is {num_episodes}, where 1 or more is needed.")
-    if seed < 0:
-        raise InputError(f"seed is {seed}, where 0 or more is needed.")
-    vector = [
-        gymnasium_environment.GymnasiumEnvironment(environment_id, seed=seed + i)
-        for i in range(num_episodes)
-    ]
+    checks.check_integer("num_episodes", num_episodes, low=1)
+    checks.check_integer("seed", seed, low=0)
+    vector: list[gymnasium_environment.GymnasiumEnvironment] = []
     try:
+        for i in range(num_episodes):
+            signals.check()
+            vector.append(gymnasium_environment.GymnasiumEnvironment(environment_id, seed=seed + i))
         return _run(action_fn, vector)
     finally:
         for environment in vector:
@@ -83,24 +80,25 @@ def evaluate(
 def _run(
     action_fn: ActionFn, vector: list[gymnasium_environment.GymnasiumEnvironment]
 ) -> EvaluationResult:
-    observations = np.stack([environment.reset().observation for environment in vector])
+    observations = np.zeros((len(vector), *vector[0].observation_spec().shape), np.float32)
+    for i, environment in enumerate(vector):
+        signals.check()
+        observations[i] = environment.reset().observation
     returns = np.zeros(len(vector), np.float64)
     lengths = np.zeros(len(vector), np.int64)
     running = list(range(len(vector)))
     while running:
-        signals.check()
         actions = np.asarray(action_fn(observations), np.float32)
         shape = (len(vector), *vector[0].action_spec().shape)
         _check_actions(actions, shape, running, lengths.max())
-        ended = set()
-        for i in running:
+        for i in tuple(running):
+            signals.check()
             time_step = vector[i].step(actions[i])
             observations[i] = time_step.observation
             returns[i] += time_step.reward
             lengths[i] += 1
             if time_step.is_last():
-                ended.add(i)
-        running = [i for i in running if i not in ended]
+                running.remove(i)
     return EvaluationResult(returns, lengths)
 
 
@@ -110,14 +108,14 @@ def _check_actions(
     """Raises InputError unless the actions fit; rows of ended episodes may hold any numbers."""
     if actions.shape != shape:
         raise InputError(
-            f"The policy's actions at step {step} have the shape {actions.shape}, "
-            f"where the environment needs {shape}."
+            f"The shape of the policy's actions at step {step} is {actions.shape}; it must be "
+            f"{shape}."
         )
     if not np.isfinite(actions[running]).all():
         row = next(i for i in running if not np.isfinite(actions[i]).all())
         raise InputError(
-            f"The policy's action at step {step} of episode {row} is {actions[row]}, "
-            "where finite numbers are needed."
+            f"The policy's action at step {step} of episode {row} is {actions[row]}; it must be "
+            "finite."
         )
 
 
@@ -137,8 +135,8 @@ def policy_action_fn(policy: tf_policy.TFPolicy) -> ActionFn:
     """
     if tf.nest.flatten(policy.policy_state_spec):
         raise InputError(
-            f"The policy {policy.name} has a state ({policy.policy_state_spec}), "
-            "where a policy without state is needed."
+            f"The state of the policy {policy.name} is {policy.policy_state_spec}; it must have "
+            "none."
         )
 
     @tf.function(autograph=False)
@@ -147,77 +145,3 @@ def policy_action_fn(policy: tf_policy.TFPolicy) -> ActionFn:
         return policy.action(time_step).action
 
     return lambda observations: action(tf.convert_to_tensor(observations)).numpy()
-
-
-def saved_model_action_fn(directory: str, environment_id: str) -> ActionFn:
-    """Makes an action function of an exported policy; TF-Agents is not needed to load it.
-
-    Args:
-      directory: A SavedModel whose signature `serving_default` takes `observation` [None, S] and
-        returns `action` [None, A], both float32.
-      environment_id: The Gymnasium environment it is to act in.
-
-    Returns:
-      A function from observations [N, S] to actions [N, A].
-
-    Raises:
-      InputError: If there is no SavedModel, its signature is another one, or S or A is not the
-        environment's.
-    """
-    if not tf.saved_model.contains_saved_model(directory):
-        raise InputError(
-            f"'{directory}' is not a SavedModel directory: it has no "
-            f"{os.path.join(directory, 'saved_model.pb')}."
-        )
-    try:
-        model = tf.saved_model.load(directory)
-    # What TensorFlow raises for damaged files of one kind or another.
-    except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
-        reason = os_errors.damage(error).rstrip(".")
-        raise InputError(
-            f"The SavedModel '{directory}' cannot be loaded, it may be damaged ({reason}); export "
-            "the policy again."
-        ) from error
-    function = model.signatures.get("serving_default")
-    if function is None:
-        raise InputError(
-            f"The SavedModel '{directory}' has the signatures {sorted(model.signatures)}, "
-            "where 'serving_default' is needed."
-        )
-    environment = gymnasium_environment.GymnasiumEnvironment(environment_id)
-    wanted = {
-        "observation": tf.TensorSpec([None, *environment.observation_spec().shape], tf.float32),
-        "action": tf.TensorSpec([None, *environment.action_spec().shape], tf.float32),
-    }
-    environment.close()
-    found = {**function.structured_input_signature[1], **function.structured_outputs}
-    if not _same_signature(found, wanted):
-        raise InputError(
-            f"The signature 'serving_default' of the SavedModel '{directory}' has "
-            f"{_describe(found)}, where '{environment_id}' needs {_describe(wanted)}."
-        )
-
-    def action_fn(observations: np.ndarray) -> np.ndarray:
-        # `model` is named here so that it lives, with its variables, as long as this function.
-        return model.signatures["serving_default"](observation=tf.constant(observations))[
-            "action"
-        ].numpy()
-
-    return action_fn
-
-
-def _same_signature(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    return found.keys() == wanted.keys() and all(
-        found[name].dtype == spec.dtype and _sizes(found[name]) == _sizes(spec)
-        for name, spec in wanted.items()
-    )
-
-
-def _sizes(spec: Any) -> Optional[list[Optional[int]]]:
-    return None if spec.shape.rank is None else spec.shape.as_list()
-
-
-def _describe(signature: Mapping[str, Any]) -> str:
-    return " and ".join(
-        f"{name} {_sizes(spec)} {spec.dtype.name}" for name, spec in signature.items()
-    )

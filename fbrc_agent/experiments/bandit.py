@@ -1,44 +1,64 @@
 """Section 5.1, figure 1: what each method maximizes, in a bandit with actions from [-1, 1].
 
 The data are actions uniform in [-0.25, 0.25] with the rewards r(a) = |a| - 0.125. The best actions
-that they speak of are a = -0.25 and a = 0.25; a reward network rises beyond them, where there are
-no data.
+among them are a = -0.25 and a = 0.25; a reward network rises beyond, where there are no data.
 """
 
 import dataclasses
 import time
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from fbrc_agent.experiments import bandit_figure, bandit_landscapes
-from fbrc_agent.experiments import report as reports
+from fbrc_agent.experiments import bandit_landscapes, curves, report
 from fbrc_agent.experiments.bandit_landscapes import DATA_BOUND, GRID, Landscapes, Settings
+from fbrc_agent.utils import tables
 
 TOLERANCE = 0.02  # A peak is at +-DATA_BOUND if it is this near.
 _INSIDE = np.abs(GRID) <= DATA_BOUND + 1e-6
+_COLORS = (curves.ORANGE, curves.GREEN, curves.BLUE, curves.PURPLE)
 
 
-def run_bandit(root_dir: str, quick: bool) -> reports.Report:
+class _Method(NamedTuple):
+    key: str
+    name: str
+    symbol: str
+    latex: str
+    formula: str
+    weights: str  # Its lambdas or alphas in `Settings`.
+    drawn: tuple[float, ...]  # Those whose landscapes are drawn.
+
+
+_BRAC = _Method(
+    *("brac", "BRAC", "α", r"\alpha", r"R(a) + \alpha\,\log\mu(a)", "alphas"),
+    drawn=(0.0, 0.1, 0.158, 1.0),
+)
+_FBRC = _Method(
+    *("fbrc", "F-BRC", "λ", r"\lambda", r"O(a) + \log\mu(a)", "penalty_weights"),
+    drawn=(0.0, 1e-4, 1e-2, 1.0),
+)
+
+
+def run_bandit(root_dir: str, quick: bool) -> report.Report:
     """Maps the landscapes over lambda and alpha; see `measure` for the numbers."""
     del root_dir
-    settings = bandit_landscapes.QUICK_SETTINGS if quick else Settings()
-    return make_report(settings, reports.command("bandit", quick))
+    return make_report(bandit_landscapes.QUICK_SETTINGS if quick else Settings())
 
 
-def make_report(settings: Settings, command: str) -> reports.Report:
+def make_report(settings: Settings) -> report.Report:
     """Runs the bandit in the given setting."""
     started = time.perf_counter()
     landscapes = bandit_landscapes.train(settings)
     numbers = measure(landscapes, settings)
     numbers["seconds"] = round(time.perf_counter() - started, 1)
-    return reports.Report(
+    return report.Report(
         name="bandit",
         title="Bandit: what F-BRC and BRAC maximize (section 5.1, figure 1)",
-        command=command,
         numbers=numbers,
-        figure=bandit_figure.draw(landscapes, GRID, numbers),
+        figure=draw(landscapes, numbers),
         text=describe(numbers),
     )
 
@@ -53,29 +73,22 @@ def measure(landscapes: Landscapes, settings: Settings) -> dict[str, Any]:
     that all peak within 0.02 of +-0.25: for every seed, and for the median of |argmax| over seeds.
     """
     numbers: dict[str, Any] = {"settings": dataclasses.asdict(settings)}
-    weights = {"fbrc": settings.penalty_weights, "brac": settings.alphas}
-    peaks = {}
-    for method, landscape in zip(weights, landscapes):
+    ranges: dict[str, Any] = {}
+    for method in (_FBRC, _BRAC):
+        landscape, weights = getattr(landscapes, method.key), getattr(settings, method.weights)
         argmax = GRID[landscape.argmax(axis=2)].astype(np.float64)
-        peaks[method] = np.abs(argmax)
-        error = errors_inside(landscape)
-        numbers[method] = {
-            f"{weight:g}": {
-                "argmax": argmax[:, i].round(3).tolist(),
-                "error_inside": error[:, i].astype(np.float64).round(5).tolist(),
-            }
-            for i, weight in enumerate(weights[method])
+        error = errors_inside(landscape).astype(np.float64)
+        numbers[method.key] = {
+            f"{weight:g}": {"argmax": peaks.round(3).tolist(), "error_inside": e.round(5).tolist()}
+            for weight, peaks, e in zip(weights, argmax.T, error.T)
         }
-    numbers["robust_range"] = {
-        method: {
-            "every_seed": robust_range(weights[method], is_at_bound(peaks[method]).all(axis=0)),
-            "median_seed": robust_range(
-                weights[method], is_at_bound(np.median(peaks[method], axis=0))
-            ),
+        every = is_at_bound(argmax).all(axis=0)
+        median = is_at_bound(np.median(np.abs(argmax), axis=0))
+        ranges[method.key] = {
+            "every_seed": robust_range(weights, every),
+            "median_seed": robust_range(weights, median),
         }
-        for method in weights
-    }
-    return numbers
+    return {**numbers, "robust_range": ranges}
 
 
 def errors_inside(landscape: np.ndarray) -> np.ndarray:
@@ -106,41 +119,117 @@ def robust_range(weights: Sequence[float], holds: np.ndarray) -> Optional[dict[s
 
 
 def describe(numbers: dict[str, Any]) -> str:
-    """Returns what came out, in Markdown."""
-    seeds = numbers["settings"]["seeds"]
-    lines = [
-        f"A landscape holds if it peaks at ±{DATA_BOUND} within {TOLERANCE}. There are {seeds} "
-        "seeds; the tables have their median, and from the lowest to the highest.",
+    """Returns the results in Markdown."""
+    paragraphs = [
+        f"A landscape holds if it peaks at ±{DATA_BOUND} within {TOLERANCE}. There are "
+        f"{numbers['settings']['seeds']} seeds; the tables have their median, and from the lowest "
+        "to the highest.",
     ]
-    for method, name, symbol in (("fbrc", "F-BRC", "λ"), ("brac", "BRAC", "α")):
-        entries = numbers[method]
-        lines += ["", _range_sentence(numbers, method, name, symbol), ""]
-        lines += [f"| {name}, {symbol} | seeds that hold | peak at ± | error inside |"]
-        lines += ["|---|---|---|---|"]
-        shown = entries if method == "fbrc" else [key for key in entries if _is_shown(float(key))]
-        for key in shown:
-            peaks, errors = np.abs(entries[key]["argmax"]), entries[key]["error_inside"]
-            lines.append(
-                f"| {key} | {is_at_bound(peaks).sum()} | {np.median(peaks):.3f} ({peaks.min():.3f} "
-                f"to {peaks.max():.3f}) | {np.median(errors):.4f} |"
-            )
-    return "\n".join(lines)
+    for method in (_FBRC, _BRAC):
+        symbol, ranges = method.symbol, numbers["robust_range"][method.key]
+        rows = [[f"{method.name}, {symbol}", "seeds that hold", "peak at ±", "error inside"]]
+        for key, entry in numbers[method.key].items():
+            # Of BRAC's many, some decades, and all about alpha = 1/8.
+            if method is _BRAC and not (
+                key in ("0", "0.001", "0.01", "1") or 0.1 <= float(key) <= 0.2
+            ):
+                continue
+            peaks = np.abs(entry["argmax"])
+            peak = f"{np.median(peaks):.3f} ({peaks.min():.3f} to {peaks.max():.3f})"
+            error = f"{np.median(entry['error_inside']):.4f}"
+            rows.append([key, str(is_at_bound(peaks).sum()), peak, error])
+        every, median = (
+            f"for no {symbol}"
+            if found is None
+            else f"for {symbol} from {found['from']:g} to {found['to']:g}, "
+            f"{found['decades']:g} decades"
+            for found in (ranges["every_seed"], ranges["median_seed"])
+        )
+        paragraphs += [
+            f"{method.name}: every seed holds {every}; the median of the seeds holds {median}.",
+            tables.table(rows, markdown=True),
+        ]
+    return "\n\n".join(paragraphs)
 
 
-def _is_shown(alpha: float) -> bool:
-    """Returns whether BRAC's table has this row: whole decades, and all about alpha = 1/8."""
-    return alpha in (0.0, 0.001, 0.01, 1.0) or 0.1 <= alpha <= 0.2
+def draw(landscapes: Landscapes, numbers: dict[str, Any]) -> Figure:
+    """Returns the figure: landscapes above, where they peak below; BRAC left, F-BRC right.
 
-
-def _range_sentence(numbers: dict[str, Any], method: str, name: str, symbol: str) -> str:
-    def words(found: Optional[dict[str, float]]) -> str:
-        if found is None:
-            return f"for no {symbol}"
-        ends = f"for {symbol} from {found['from']:g} to {found['to']:g}"
-        return f"{ends}, {found['decades']:g} decades"
-
-    ranges = numbers["robust_range"][method]
-    return (
-        f"{name}: every seed holds {words(ranges['every_seed'])}; the median of the seeds holds "
-        f"{words(ranges['median_seed'])}."
+    Args:
+      landscapes: What `bandit_landscapes.train` returned.
+      numbers: What `measure` returned.
+    """
+    figure = Figure(figsize=(12.0, 8.6), dpi=curves.DPI, layout="constrained")
+    axes = figure.subplots(2, 2, sharey="row")
+    for column, method in zip(axes.T, (_BRAC, _FBRC)):
+        weights = np.array(numbers["settings"][method.weights])
+        _draw_landscapes(column[0], method, getattr(landscapes, method.key), weights)
+        _draw_peaks(column[1], method, weights, numbers)
+    axes[0, 0].set_ylabel("landscape, shifted to r's mean in the data")
+    axes[1, 0].set_ylabel("|a| where the landscape peaks")
+    figure.suptitle(
+        "Bandit, r(a) = |a| - 0.125, data in [-0.25, 0.25], "
+        f"{numbers['settings']['seeds']} seeds: the best action in the data is at ±0.25",
+        fontsize=13,
     )
+    return figure
+
+
+def _draw_landscapes(
+    axes: Axes, method: _Method, landscape: np.ndarray, weights: np.ndarray
+) -> None:
+    """Draws the median of the seeds, a band from the lowest to the highest, and each one's peak."""
+    reward = bandit_landscapes.reward(GRID)
+    aligned = landscape - landscape[..., _INSIDE].mean(axis=-1, keepdims=True)
+    aligned += reward[_INSIDE].mean()
+    axes.axvspan(-DATA_BOUND, DATA_BOUND, color="0.9", lw=0, label="actions in the data")
+    axes.plot(GRID, reward, color="black", ls="--", lw=1.6, zorder=3, label="reward r(a)")
+    for weight, color in zip(sorted({*method.drawn} & {*weights}), _COLORS):
+        seeds = aligned[:, list(weights).index(weight)]
+        axes.fill_between(GRID, seeds.min(0), seeds.max(0), color=color, alpha=0.2, lw=0)
+        label = f"${method.latex}$ = {weight:g}"
+        axes.plot(GRID, np.median(seeds, axis=0), color=color, lw=1.8, label=label)
+        style: dict[str, Any] = {"ms": 6, "mec": "white", "mew": 0.6, "zorder": 5, "clip_on": False}
+        axes.plot(GRID[seeds.argmax(1)], seeds.max(1), "o", color=color, **style)
+    title = f"{method.name}: ${method.formula}$;  dots: peaks of the seeds"
+    _style(axes, title, "action a", (-1.0, 1.0), (-1.2, 1.2))
+    axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
+
+
+def _draw_peaks(axes: Axes, method: _Method, weights: np.ndarray, numbers: dict[str, Any]) -> None:
+    """Draws |argmax| of every seed and their median against lambda or alpha."""
+    peaks = np.abs([entry["argmax"] for entry in numbers[method.key].values()])
+    # 0 stands a decade below the smallest weight of both methods.
+    known = [w for m in (_BRAC, _FBRC) for w in numbers["settings"][m.weights] if w > 0.0]
+    zero = min(known) / 10.0
+    places = np.where(weights > 0.0, weights, zero)
+    ends = DATA_BOUND - TOLERANCE, DATA_BOUND + TOLERANCE
+    axes.axhspan(*ends, color=curves.GREEN, alpha=0.35, lw=0, label=f"{DATA_BOUND} ± {TOLERANCE}")
+    held = numbers["robust_range"][method.key]["every_seed"]
+    if held is not None:
+        label = "every seed peaks there"
+        axes.axvspan(held["from"], held["to"], color=curves.SKY, alpha=0.25, lw=0, label=label)
+    labels = ["a seed", *[None] * (peaks.shape[1] - 1)]
+    axes.plot(places, peaks, ".", color=curves.GRAY, ms=5, alpha=0.5, label=labels)
+    medians = np.median(peaks, axis=1)[1:]  # The first weight is 0.
+    axes.plot(places[1:], medians, color=curves.BLUE, lw=1.8, label="median of the seeds")
+    axes.set_xscale("log")
+    exponents = range(round(np.log10(zero)) + 1, 1)
+    axes.set_xticks(
+        [zero, *(10.0**n for n in exponents)], ["0", *(f"$10^{{{n}}}$" for n in exponents)]
+    )
+    found = "for no" if held is None else f"over {held['decades']:.1f} decades of"
+    title = f"{method.name}: every seed peaks at ±{DATA_BOUND} {found} ${method.latex}$"
+    _style(axes, title, f"${method.latex}$", (zero / 2.0, 2.0), (-0.04, 1.04))
+    axes.legend(fontsize=9, framealpha=0.9, loc="best")
+
+
+def _style(
+    axes: Axes, title: str, label: str, x: tuple[float, float], y: tuple[float, float]
+) -> None:
+    axes.set_title(title, fontsize=12)
+    axes.set_xlabel(label)
+    axes.set_xlim(x)
+    axes.set_ylim(y)
+    axes.grid(True, color="0.93")
+    axes.set_axisbelow(True)

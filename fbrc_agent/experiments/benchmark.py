@@ -1,8 +1,8 @@
-"""bin/benchmark: what was promised of speed and memory, measured on this machine.
+"""bin/benchmark: speed and memory of this package against their goals, on this machine.
 
-Whatever is compared is measured in alternating rounds, in one process where it can be. A row's
-number is the median over rounds of each round's own ratio, so that a machine that slows down in
-between slows both sides; the quartiles over the rounds stand beside it.
+What is compared is measured in alternating rounds, in one process where possible. A row's number
+is the median over rounds of each round's own ratio, so that a machine that slows down in between
+slows both sides; the quartiles over the rounds stand beside it.
 """
 
 import dataclasses
@@ -10,21 +10,19 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
-from typing import Any, Optional
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable, NamedTuple, Optional
 
-import tensorflow as tf
+import numpy as np
 
-from fbrc_agent.experiments import (
-    benchmark_io,
-    benchmark_rows,
-    benchmark_serving,
-    benchmark_updates,
-)
+from fbrc_agent.experiments import benchmark_serving, report
+from fbrc_agent.experiments import benchmark_training as training
+from fbrc_agent.experiments.benchmark_training import Contender, Sizes
+from fbrc_agent.utils import tables
 from fbrc_agent.utils.errors import InputError
 
-SIZES = benchmark_io.Sizes()
-QUICK_SIZES = benchmark_io.Sizes(
+SIZES = Sizes()
+QUICK_SIZES = Sizes(
     batch_size=64,
     rows=20_000,
     gemm_size=256,
@@ -32,8 +30,6 @@ QUICK_SIZES = benchmark_io.Sizes(
     updates_per_call=5,
     environment="Pendulum-v1",
     episodes=4,
-    starts=1,
-    memory_rounds=1,
     bindings=(
         "MixtureBehaviorNetwork.fc_layer_params = (16,)",
         "create_offset_network.fc_layer_params = (16, 16)",
@@ -41,150 +37,147 @@ QUICK_SIZES = benchmark_io.Sizes(
     ),
 )
 ROUNDS, QUICK_ROUNDS = 11, 2
+# Groups that start processes have fewer rounds.
+_MOST_ROUNDS = {"memory": 3, "startup": 1}
+_GROUPS: Mapping[str, Callable[[Sizes, str, Sequence[str]], dict[str, Contender]]] = {
+    "updates": training.make_updates,
+    "learner": training.make_learner,
+    "evaluation": training.make_evaluation,
+    "memory": training.make_memory,
+    "loading": training.make_loading,
+    "startup": training.make_startup,
+    "serving": benchmark_serving.make_latency,
+}
 
 
-def set_threads(intra_op: Optional[int], inter_op: Optional[int]) -> None:
-    """Sets the sizes of TensorFlow's thread pools; None leaves TensorFlow's choice.
+class Row(NamedTuple):
+    """A line of the table: a contender's number, or its ratio to that of another one."""
 
-    Raises:
-        InputError: If a number is below 1, or TensorFlow has started with others.
+    name: str  # As `--only` takes it.
+    what: str
+    group: str  # What is measured together, a key of `_GROUPS`.
+    contenders: tuple[str, ...]
+    goal: Optional[float] = None
+    minimum: Optional[float] = None  # Acceptable at least, where that is not the goal.
+    at_most: bool = False  # Whether the goal is an upper bound.
+
+
+def _serving_rows(size: int) -> list[Row]:
+    """Returns the rows of exported policies at a batch size: the export against other forms."""
+
+    def row(name: str, what: str, *kinds: str, goal: Optional[float] = None) -> Row:
+        contenders = tuple(f"{kind}_{size}" for kind in kinds)
+        texts = f"serving_{name}{size}", f"{what}, batch {size}"
+        return Row(*texts, "serving", contenders, goal, at_most=True)
+
+    goal, session = 0.5 if size == 1 else None, ("session_export", "session_saver")
+    return [
+        row("", "seconds, export : PolicySaver's", "export", "saver", goal=goal),
+        row("session_", "seconds, export : PolicySaver's in a session", *session, goal=goal),
+        row("eager_", "seconds, export : GreedyPolicy", "export", "eager"),
+        row("function_", "seconds, export : GreedyPolicy in a tf.function", "export", "function"),
+        row("us_", "microseconds, export", "export"),
+        row("session_us_", "microseconds, session_export", "session_export"),
+    ]
+
+
+ROWS = (
+    Row("fbrc_to_sac", "updates/s, F-BRC : SAC", "updates", ("fbrc", "sac"), 1.0, 0.85),
+    Row("fbrc_to_cql", "updates/s, F-BRC : CQL", "updates", ("fbrc", "cql"), 6.0, 4.5),
+    Row("gemm_share", "FLOP/s, F-BRC : large products", "updates", ("fbrc", "gemm"), 0.85, 0.75),
+    Row("behavior_to_fbrc", "updates/s, behavior : F-BRC", "updates", ("behavior", "fbrc"), 5.0),
+    Row("learner_to_constant", "updates/s, data : a batch", "learner", ("data", "constant"), 0.97),
+    Row("evaluation", "steps/s, together : one by one", "evaluation", ("together", "single"), 4.0),
+    Row("memory", "peak memory : bytes of the arrays", "memory", ("memory",), 1.5, None, True),
+    Row("loading", "seconds, load_dataset : h5py", "loading", ("load", "h5py"), 1.3, None, True),
+    Row("startup", "seconds to the first update", "startup", ("startup",), 15.0, None, True),
+    *(row for size in benchmark_serving.BATCH_SIZES for row in _serving_rows(size)),
+)
+
+
+def select_rows(names: Optional[Sequence[str]], serving: bool = False) -> list[Row]:
+    """Returns the rows of these names, all for None, in the order of `ROWS`.
+
+    With `serving` those of exported policies are added to the names, or returned alone.
     """
-    for flag, number, setter in (
-        ("--intra_op_threads", intra_op, tf.config.threading.set_intra_op_parallelism_threads),
-        ("--inter_op_threads", inter_op, tf.config.threading.set_inter_op_parallelism_threads),
-    ):
-        if number is None:
-            continue
-        if number < 1:
-            raise InputError(f"{flag} is {number}; it must be 1 or more.")
-        try:
-            setter(number)
-        except RuntimeError as error:
-            raise InputError(f"{flag} {number}: TensorFlow has already started.") from error
+    known = [row.name for row in ROWS]
+    for name in set(names or ()) - set(known):
+        raise InputError(f"--only {name}: there is no such row; the rows are {known}.")
+    if serving:
+        names = [*(names or ()), *(row.name for row in ROWS if row.group == "serving")]
+    return [row for row in ROWS if names is None or row.name in names]
 
 
 def check_flags(output: str, rounds: Optional[int]) -> None:
-    """Refuses, before anything is measured, what could not be written or counted.
-
-    Raises:
-        InputError: If `rounds` is below 1, or `output` cannot be a file.
-    """
+    """Refuses `rounds` below 1 and an `output` that cannot be a file, before the measurements."""
     if rounds is not None and rounds < 1:
         raise InputError(f"--rounds is {rounds}; it must be 1 or more.")
     directory = os.path.dirname(os.path.abspath(output))
-    if not os.path.isdir(directory):
-        raise InputError(f"--output {output}: there is no directory {directory}.")
-    if os.path.isdir(output):
-        raise InputError(f"--output {output}: is a directory; give the name of a JSON file.")
-    if not os.access(directory, os.W_OK):
-        raise InputError(f"--output {output}: the directory {directory} is not writable.")
+    if os.path.isdir(output) or not os.path.isdir(directory) or not os.access(directory, os.W_OK):
+        raise InputError(
+            f"--output is {output}; it must be the name of a JSON file in a writable directory."
+        )
 
 
-def run(
-    rows: Sequence[benchmark_rows.Row], sizes: benchmark_io.Sizes, rounds: int
-) -> dict[str, Any]:
-    """Measures rows; gin holds gin/fbrc.gin and the bindings of the sizes.
-
-    Args:
-        rows: What to measure.
-        sizes: The sizes.
-        rounds: Rounds of each group.
+def run(rows: Sequence[Row], sizes: Sizes, rounds: int) -> dict[str, Any]:
+    """Measures rows, with gin/fbrc.gin and the bindings of the sizes parsed.
 
     Returns:
-        The content of the JSON file: `rows`, the `rounds` of each group and their `medians`, and
-        what it was measured on.
+      The JSON file's content: `rows`, the numbers of each group by round, and the circumstances.
     """
-    measured: dict[str, benchmark_rows.Rounds] = {}
+    measured: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory(prefix="fbrc_benchmark") as directory:
         for group in dict.fromkeys(row.group for row in rows):
-            wanted = [name for row in rows if row.group == group for name in row.contenders]
-            contenders = _make_contenders(group, list(dict.fromkeys(wanted)), sizes, directory)
-            count = {
-                "memory": min(rounds, sizes.memory_rounds),
-                "startup": sizes.starts,
-                "serving_size": 1,
-            }
-            measured[group] = measure(group, contenders, count.get(group, rounds))
+            names = [name for row in rows if row.group == group for name in row.contenders]
+            contenders = _GROUPS[group](sizes, directory, list(dict.fromkeys(names)))
+            count = min(rounds, _MOST_ROUNDS.get(group, rounds))
+            measured[group] = measure(group, contenders, count)
     return {
-        "rows": [benchmark_rows.row_result(row, measured[row.group]) for row in rows],
+        "rows": [row_result(row, measured[row.group]) for row in rows],
         "rounds": measured,
-        "medians": {
-            group: {name: statistics.median(values) for name, values in numbers.items()}
-            for group, numbers in measured.items()
-        },
         "quick": sizes != SIZES,
         "sizes": dataclasses.asdict(sizes),
-        **benchmark_io.describe_machine(),
+        **report.circumstances(),
     }
 
 
-def measure(
-    group: str, contenders: dict[str, benchmark_io.Contender], rounds: int
-) -> dict[str, list[float]]:
+def measure(group: str, contenders: Mapping[str, Contender], rounds: int) -> dict[str, list[float]]:
     """Calls the contenders in turn, in every other round backwards; returns numbers by round."""
-    numbers: benchmark_rows.Rounds = {}
-    names = list(contenders)
+    numbers: dict[str, list[float]] = {name: [] for name in contenders}
     for index in range(rounds):
-        for name in names if index % 2 == 0 else reversed(names):
-            for key, value in contenders[name]().items():
-                numbers.setdefault(key, []).append(float(value))
-        latest = ", ".join(f"{key} {values[-1]:.4g}" for key, values in numbers.items())
+        for name in numbers if index % 2 == 0 else reversed(numbers):
+            numbers[name].append(float(contenders[name]()))
+        latest = ", ".join(f"{name} {values[-1]:.4g}" for name, values in numbers.items())
         print(f"{group} {index + 1}/{rounds}: {latest}", file=sys.stderr, flush=True)
     return numbers
 
 
-def _make_contenders(
-    group: str, wanted: list[str], sizes: benchmark_io.Sizes, directory: str
-) -> dict[str, benchmark_io.Contender]:
-    print(f"{group}: {', '.join(wanted)}", file=sys.stderr, flush=True)
-    if group == "updates":
-        return benchmark_updates.make_updates(sizes, wanted)
-    if group == "evaluation":
-        return benchmark_updates.make_evaluation(sizes)
-    make = {
-        "learner": benchmark_updates.make_learner,
-        "memory": benchmark_io.make_memory,
-        "loading": benchmark_io.make_loading,
-        "startup": benchmark_io.make_startup,
-        "serving": benchmark_serving.make_latency,
-        "serving_load": benchmark_serving.make_loads,
-        "serving_size": benchmark_serving.make_sizes,
-    }[group]
-    return make(sizes, directory)
+def row_result(row: Row, rounds: Mapping[str, list[float]]) -> dict[str, Any]:
+    """Returns a row's entry of the JSON file; `met` is 'yes', 'minimum', 'no' or '-'."""
+    values = rounds[row.contenders[0]]
+    for other in row.contenders[1:]:
+        values = [a / b for a, b in zip(values, rounds[other])]
+    value = statistics.median(values)
+
+    def reaches(bound: float) -> bool:
+        return value <= bound if row.at_most else value >= bound
+
+    met = "-" if row.goal is None else "yes" if reaches(row.goal) else "no"
+    if met == "no" and row.minimum is not None and reaches(row.minimum):
+        met = "minimum"
+    quartiles = [float(q) for q in np.quantile(values, [0.25, 0.75])]
+    return {**row._asdict(), "value": value, "quartiles": quartiles, "values": values, "met": met}
 
 
-def table(result: dict[str, Any]) -> str:
-    """Returns what is printed of a result: a line for each row, then the machine."""
+def table(result: Mapping[str, Any]) -> str:
+    """Returns the table of a result, a line for each row, and what it was measured on."""
     cells = [("what", "measured", "goal", "met")]
     for row in result["rows"]:
         low, high = row["quartiles"]
         spread = f" ({low:.3f} to {high:.3f})" if len(row["values"]) > 1 else ""
-        sign = "<=" if row["at_most"] else ">="
-        least = f", at the least {row['minimum']:g}" if row["minimum"] is not None else ""
-        cells.append(
-            (
-                f"{row['name']}: {row['what']}",
-                f"{row['value']:.3f}{spread}",
-                "-" if row["goal"] is None else f"{sign} {row['goal']:g}{least}",
-                row["met"],
-            )
-        )
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    lines = [" | ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in cells]
-    lines.insert(1, "-|-".join("-" * width for width in widths))
-    machine, threads = result["machine"], result["threads"]
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    if result["quick"]:
-        lines.append("measured with --quick: the goals are those of the full sizes")
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"machine: {machine['cpu']}, {machine['cores']} cores, "
-            f"{machine['ram_bytes'] / 2**30:.1f} GiB, {machine['gpus']} GPUs",
-            f"versions: {versions}",
-            f"threads: intra-op {threads['intra_op']}, inter-op {threads['inter_op']} "
-            "(0: TensorFlow's choice)",
-            f"revision: {result['git_revision'] or 'not known'}",
-        ]
-    )
+        goal = "-" if row["goal"] is None else f"{'<=' if row['at_most'] else '>='} {row['goal']:g}"
+        goal += "" if row["minimum"] is None else f", at least {row['minimum']:g}"
+        what, measured = f"{row['name']}: {row['what']}", f"{row['value']:.3f}{spread}"
+        cells.append((what, measured, goal, row["met"]))
+    quick = "Measured with --quick: the goals are those of the full sizes."
+    return "\n".join([tables.table(cells), "", report.sentence(result), quick * result["quick"]])

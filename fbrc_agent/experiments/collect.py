@@ -12,6 +12,8 @@ The return compared with a threshold is the mean over evaluation episodes of the
 which is the policy that also does the rollouts.
 """
 
+import contextlib
+import functools
 import importlib.metadata
 import os
 from typing import Any, Callable, Optional
@@ -20,11 +22,10 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-import fbrc_agent
-from fbrc_agent.datasets import offline_data
-from fbrc_agent.environments import d4rl, gymnasium_environment
+from fbrc_agent.datasets import hdf5
+from fbrc_agent.environments import gymnasium_environment, tasks
 from fbrc_agent.experiments import online_sac
-from fbrc_agent.utils import checks, progress
+from fbrc_agent.utils import checks, progress, provenance
 from fbrc_agent.utils.errors import InputError
 
 LEVELS = ("random", "medium", "medium-replay", "medium-expert", "expert")
@@ -62,7 +63,7 @@ def collect(
 
     Args:
       output: Path of the file to write; it must not exist yet.
-      task: A task id of `d4rl.get_task` with an environment, such as 'Hopper-v4'.
+      task: A task id of `tasks.get_task` with an environment, such as 'Hopper-v4'.
       level: One of `LEVELS`, see the top of this module.
       seed: Seed of everything random; not negative.
       num_transitions: Rows to record; 'medium-replay' has as many as its replay buffer.
@@ -72,52 +73,56 @@ def collect(
     Raises:
       InputError: If an argument is not usable or a return is not reached; nothing is written then.
     """
-    environment_id = _check(output, task, level, seed, num_transitions)
-    thresholds = _thresholds(level, medium_return, expert_return)
+    _check_output(output)
+    checks.check_choice("collect.level", level, LEVELS)
+    checks.check_integer("collect.seed", seed, 0)
+    checks.check_integer("collect.num_transitions", num_transitions, 2)
+    environment_id = tasks.get_task(task).environment
+    if environment_id is None:
+        raise InputError(f"The task '{task}' has no Gymnasium environment to collect data in.")
+    # A level is named for the policies that it needs, here in the order in which they are reached.
+    given: dict[str, Any] = {"medium": medium_return, "expert": expert_return}
+    thresholds = {f"{name}_return": value for name, value in given.items() if name in level}
+    for name, threshold in thresholds.items():
+        if threshold is None:
+            raise InputError(f"collect.{name} is None; the level '{level}' needs a number.")
+        checks.check_number(f"collect.{name}", threshold)
     tf.keras.utils.set_random_seed(seed)
     parts: list[dict[str, np.ndarray]] = []
-    attributes: dict[str, Any] = {}
+    reached: dict[str, Any] = {}
+    first_seed = seed + _ROLLOUT_SEED_OFFSET
+    environment = gymnasium_environment.make(environment_id)
     if level == "random":
-        generator = np.random.default_rng(seed)
-        environment = gymnasium_environment.make(environment_id)
-        parts.append(
-            _rollout(
-                environment_id,
-                lambda _: online_sac.random_action(environment, generator),
-                num_transitions,
-                seed + _ROLLOUT_SEED_OFFSET,
-            )
-        )
+        draw = functools.partial(online_sac.random_action, environment, np.random.default_rng(seed))
+        parts.append(_rollout(environment_id, lambda _: draw(), num_transitions, first_seed))
     else:
         trainer = online_sac.OnlineSac(environment_id, seed)
         for index, (name, threshold) in enumerate(thresholds.items()):
-            trainer.train_until(threshold, name)
-            attributes[name] = threshold
-            attributes[f"{name}_reached"] = trainer.evaluation_return
-            attributes[f"{name}_environment_steps"] = trainer.recorder.size
+            trainer.train_until(float(threshold), name)
+            reached[name] = float(threshold)
+            reached[f"{name}_reached"] = trainer.evaluation_return
+            reached[f"{name}_environment_steps"] = trainer.recorder.size
             if level == "medium-replay":
                 parts.append(trainer.recorder.columns())
             else:
                 # Of an odd number, the expert part gets one row more.
                 num_steps = (num_transitions + index) // len(thresholds)
-                part_seed = seed + _ROLLOUT_SEED_OFFSET + index
-                parts.append(_rollout(environment_id, trainer.act, num_steps, part_seed))
+                parts.append(_rollout(environment_id, trainer.act, num_steps, first_seed + index))
+    attributes = {
+        **reached,
+        **_provenance(),
+        "task": task,
+        "environment": environment_id,
+        "level": level,
+        "seed": seed,
+        "action_minimum": environment.action_space.low.astype(np.float32),
+        "action_maximum": environment.action_space.high.astype(np.float32),
+    }
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    space = gymnasium_environment.make(environment_id).action_space
-    attributes.update(
-        _provenance(),
-        task=task,
-        environment=environment_id,
-        level=level,
-        seed=seed,
-        action_minimum=space.low.astype(np.float32),
-        action_maximum=space.high.astype(np.float32),
-    )
-    offline_data.save_d4rl_hdf5(output, **columns, attributes=attributes)
+    hdf5.save_d4rl_hdf5(output, **columns, attributes=attributes)
 
 
-def _check(output: str, task: str, level: str, seed: int, num_transitions: int) -> str:
-    """Checks what can be checked before hours of training; returns the Gymnasium id."""
+def _check_output(output: str) -> None:
     directory = os.path.dirname(os.path.abspath(output))
     if os.path.exists(output):
         raise InputError(f"The output '{output}' exists already; name a new file.")
@@ -125,55 +130,12 @@ def _check(output: str, task: str, level: str, seed: int, num_transitions: int) 
         raise InputError(
             f"The output '{output}' cannot be written: its directory is missing or read-only."
         )
-    if level not in LEVELS:
-        raise InputError(f"collect.level is '{level}', where one of {', '.join(LEVELS)} is needed.")
-    if not checks.is_integer(seed, 0):
-        raise InputError(f"collect.seed is {seed!r}, where an integer of 0 or more is needed.")
-    if not checks.is_integer(num_transitions, 2):
-        raise InputError(
-            f"collect.num_transitions is {num_transitions!r}, where an integer of 2 or more is "
-            "needed."
-        )
-    checks.check_bindings()
-    environment_id = d4rl.get_task(task).environment
-    if environment_id is None:
-        raise InputError(f"The task '{task}' has no Gymnasium environment to collect data in.")
-    return environment_id
 
 
-def _thresholds(
-    level: str, medium_return: Optional[float], expert_return: Optional[float]
-) -> dict[str, float]:
-    """Returns the returns that a level needs, in the order in which they are reached."""
-    given = {"medium_return": medium_return, "expert_return": expert_return}
-    needed = {
-        "random": [],
-        "medium": ["medium_return"],
-        "medium-replay": ["medium_return"],
-        "medium-expert": ["medium_return", "expert_return"],
-        "expert": ["expert_return"],
-    }[level]
-    thresholds = {}
-    for name in needed:
-        value = given[name]
-        if value is None:
-            raise InputError(f"collect.{name} is not set, which the level '{level}' needs.")
-        if not checks.is_number(value):
-            raise InputError(f"collect.{name} is {value!r}, where a finite number is needed.")
-        thresholds[name] = float(value)
-    return thresholds
-
-
-def _provenance() -> dict[str, Any]:
+def _provenance() -> dict[str, str]:
     """Returns the configuration in force and the versions that a repetition needs."""
-    provenance = {
-        "gin_config": gin.operative_config_str(),
-        "fbrc_agent_version": fbrc_agent.__version__,
-    }
-    for package in ("gymnasium", "mujoco", "tf-agents", "tensorflow"):
-        try:
-            version = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            version = "not installed"
-        provenance[f"{package.replace('-', '_')}_version"] = version
-    return provenance
+    versions = {**provenance.versions(), "gymnasium": importlib.metadata.version("gymnasium")}
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        versions["mujoco"] = importlib.metadata.version("mujoco")
+    described = {f"{name}_version": version for name, version in versions.items()}
+    return {"gin_config": gin.operative_config_str(), **described}

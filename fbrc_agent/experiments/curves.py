@@ -1,171 +1,163 @@
-"""Pictures of grids: a panel per task, seeds as thin lines and a band, their mean a thick line."""
+"""Curves of runs: reading them, and drawing the seeds of a setting on a panel over updates."""
 
-from collections.abc import Mapping, Sequence
-from typing import Optional
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Optional
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fbrc_agent.experiments import plot, report, summaries
-from fbrc_agent.experiments.summaries import Groups, Outcome
+from fbrc_agent.training import run_directory, run_log
+from fbrc_agent.utils import atomic_files
 
-_PANEL_SIZE = (5.6, 4.2)  # inches
-_DPI = 100
-_MOST_COLUMNS = 3
-_SCORE = "normalized score"
-
-# A setting has one color in all pictures.
-_COLORS: Mapping[str, str] = {
-    "fbrc": report.BLUE,
-    "lambda-0": report.ORANGE,
-    "lambda-1": report.GREEN,
-    "gradient-penalty": report.ORANGE,
-    "fisher": report.GREEN,
-    "gaussian": report.ORANGE,
-    "joint": report.GREEN,
-    "shared-pass": report.ORANGE,
-}
+DPI = 100
+# Okabe and Ito's colors, which readers who do not see red and green can distinguish.
+BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#555555"
+PURPLE, SKY, YELLOW = "#CC79A7", "#56B4E9", "#E69F00"
+COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW)
 
 
-def scores(groups: Groups, title: str) -> Figure:
-    """Draws the scores of the agents."""
-    figure, panels = _make_figure(len(groups))
-    for axes, (task, settings) in zip(panels, groups.items()):
-        _draw_scores(axes, task, settings)
-    _finish(figure, panels, title, groups)
-    return figure
+@dataclasses.dataclass(frozen=True)
+class LoggedRun:
+    """What is on disk of one run.
+
+    Attributes:
+      root_dir: Its directory.
+      identity: The content of run.json.
+      records: The lines of metrics.jsonl that hold numbers.
+      events: Its other lines.
+    """
+
+    root_dir: str
+    identity: dict[str, Any]
+    records: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+
+    @property
+    def algorithm(self) -> str:
+        """The name of its algorithm, that of its last stage."""
+        return self.identity["algorithm"]
+
+    @property
+    def label(self) -> str:
+        """What tables and legends call its algorithm."""
+        return self.identity["stages"][-1]["label"]
+
+    @property
+    def last_step(self) -> int:
+        """The last step of its algorithm that has numbers; 0 if there is none."""
+        return max((r["step"] for r in self.records if r["stage"] == self.algorithm), default=0)
+
+    def curve(self, name: str, stage: Optional[str] = None) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the steps [n] and values [n] of a number; infinity and NaN become gaps.
+
+        It is one of the algorithm's stage, unless another stage is named.
+        """
+        points = [
+            (record["step"], float(record[name]))
+            for record in self.records
+            if record["stage"] == (stage or self.algorithm) and record.get(name) is not None
+        ]
+        steps, values = np.array(points, np.float64).reshape(-1, 2).T
+        return steps, np.where(np.isfinite(values), values, np.nan)
+
+    def mean_of_last(
+        self, name: str, count: int = 1, stage: Optional[str] = None
+    ) -> Optional[float]:
+        """Returns the mean of the last finite values of a number, so many at most, or None."""
+        values = self.curve(name, stage)[1]
+        known = values[np.isfinite(values)]
+        return float(known[-count:].mean()) if len(known) else None
+
+    def event_step(self, name: str) -> Optional[int]:
+        """Returns the step of its algorithm's first event of this name, or None."""
+        own = [event for event in self.events if event["stage"] == self.algorithm]
+        return min((event["step"] for event in own if event["event"] == name), default=None)
 
 
-def gradient_norms(groups: Groups, title: str) -> Figure:
-    """Draws ||grad_a O|| (solid) and ||grad_a log mu|| (dashed) at the policy's actions."""
-    figure, panels = _make_figure(len(groups))
-    for axes, (task, settings) in zip(panels, groups.items()):
-        plot.style_panel(axes, task, "mean norm, 1 / unit of action")
-        for name, outcomes in settings.items():
-            label = outcomes[0].setting.label
-            runs = [outcome.agent for outcome in outcomes]
-            for key, symbol, style in (
-                ("offset_gradient_norm", r"$\|\nabla_a O\|$", "-"),
-                ("behavior_gradient_norm", r"$\|\nabla_a \log\mu\|$", "--"),
-            ):
-                _curves(axes, runs, "fbrc", key, _color(name), f"{symbol}, {label}", style)
-        _mark_nan(axes, settings, "offset_gradient_norm")
-        axes.set_yscale("log")
-    _finish(figure, panels, title, groups)
-    return figure
+def read(root_dir: str, last_step: Optional[int] = None) -> LoggedRun:
+    """Reads a run, up to a step of its algorithm if one is given.
 
-
-def densities(groups: Groups, title: str) -> Figure:
-    """Draws the scores of the agents and the log-likelihoods of their densities."""
-    figure, panels = _make_figure(2 * len(groups), most_columns=2)
-    for index, (task, settings) in enumerate(groups.items()):
-        axes, likelihood = panels[2 * index : 2 * index + 2]
-        _draw_scores(axes, f"{task}: F-BRC (dashed: the density sampled)", settings, True)
-        plot.style_panel(
-            likelihood, f"{task}: fit of the density", "log-likelihood, nats per action"
+    Raises:
+      InputError: If there is none, or a file of it is damaged.
+    """
+    identity = run_directory.read_identity(root_dir)
+    records, events = run_log.read_metrics(root_dir), run_log.read_events(root_dir)
+    if last_step is not None:
+        stage = identity["algorithm"]
+        records, events = (
+            [line for line in lines if line["stage"] != stage or line["step"] <= last_step]
+            for lines in (records, events)
         )
-        for name, outcomes in settings.items():
-            runs = [outcome.density for outcome in outcomes]
-            _curves(likelihood, runs, "behavior", "log_prob", _color(name), None)
-    _finish(figure, panels, title, groups)
-    return figure
+    return LoggedRun(root_dir, identity, records, events)
 
 
-def _make_figure(num_panels: int, most_columns: int = _MOST_COLUMNS) -> tuple[Figure, list[Axes]]:
-    columns = min(num_panels, most_columns)
-    rows = -(-num_panels // columns)
-    width, height = _PANEL_SIZE
-    # Titles and the legend take as much room however many panels there are.
-    size = (max(columns, 1.6) * width, rows * height + 1.0)
-    figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
-    grid = figure.add_gridspec(rows, columns)
-    return figure, [figure.add_subplot(grid[i // columns, i % columns]) for i in range(num_panels)]
-
-
-def _finish(figure: Figure, panels: Sequence[Axes], title: str, groups: Groups) -> None:
-    """Adds the title and one legend for all panels, below them."""
-    num_seeds = max(len(outcomes) for by_name in groups.values() for outcomes in by_name.values())
-    what = "1 seed"
-    if num_seeds > 1:
-        what = f"{num_seeds} seeds (thin), their mean (thick), from lowest to highest (band)"
-    figure.suptitle(f"{title}\n{what}", fontsize=12)
-    entries: dict[str, Artist] = {}
-    for axes in panels:
-        axes.set_xlim(left=0)
-        for handle, label in zip(*axes.get_legend_handles_labels()):
-            entries.setdefault(label, handle)
-    handles, labels = list(entries.values()), list(entries)
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9)
-
-
-def _color(setting: str) -> str:
-    return _COLORS.get(setting, report.PURPLE)
-
-
-def _draw_scores(
-    axes: Axes, title: str, settings: Mapping[str, list[Outcome]], each_density: bool = False
-) -> None:
-    plot.style_panel(axes, title, _SCORE)
-    for name, outcomes in settings.items():
-        label, color = outcomes[0].setting.label, _color(name)
-        runs = [outcome.agent for outcome in outcomes]
-        _curves(axes, runs, "fbrc", "normalized_score", color, label, marker="o")
-        if each_density:
-            level = summaries.mean_and_std([o.density_score for o in outcomes])["mean"]
-            _level(axes, level, color, "--", None)
-    _mark_nan(axes, settings, "normalized_score")
-    first = next(iter(settings.values()))
-    if not each_density:
-        level = summaries.mean_and_std([o.density_score for o in first])["mean"]
-        _level(axes, level, report.GRAY, "--", "behavior density, sampled")
-    _level(axes, summaries.data_of(first)["score_mean"], report.GRAY, ":", "mean of the data")
-
-
-def _level(
-    axes: Axes, level: Optional[float], color: str, style: str, label: Optional[str]
-) -> None:
-    if level is not None:
-        axes.axhline(level, color=color, ls=style, lw=1.4, label=label)
-
-
-def _curves(
+def draw_seeds(
     axes: Axes,
-    runs: Sequence[plot.LoggedRun],
-    stage: str,
+    runs: Sequence[LoggedRun],
     name: str,
     color: str,
-    label: Optional[str],
+    label: Optional[str] = None,
+    stage: Optional[str] = None,
     style: str = "-",
     marker: str = "",
+    band: Optional[str] = None,
 ) -> None:
-    """Draws seeds as thin lines, the band from lowest to highest, and their mean."""
-    for run in runs if len(runs) > 1 else ():
-        axes.plot(*run.curve(stage, name), color=color, ls=style, lw=0.7, alpha=0.5)
-    steps, values = plot.common_steps(runs, stage, name)
-    if len(runs) > 1 and len(steps):
-        axes.fill_between(
-            steps, values.min(axis=0), values.max(axis=0), color=color, alpha=0.15, lw=0
-        )
-    dots = marker or ("." if len(steps) == 1 else "")
-    mean = values.mean(axis=0) if len(steps) else np.zeros(0)
-    axes.plot(steps, mean, color=color, ls=style, lw=2.0, marker=dots, ms=3.5, label=label)
+    """Draws a number of runs: seeds as thin lines, their band, and the mean as a thick line.
+
+    The band goes from the lowest to the highest seed. Means end where the shortest run ends. A
+    single run is one line.
+
+    Args:
+      axes: Where to draw.
+      runs: Seeds of one setting.
+      name: Name of the number in metrics.jsonl.
+      color: Color of all lines.
+      label: Entry in the legend.
+      stage: Stage of the number; the last one by default.
+      style: Line style.
+      marker: Marker of the mean, or of a single run.
+      band: Entry in the legend of the band.
+    """
+    curves = [run.curve(name, stage) for run in runs]
+    points = [dict(zip(*curve)) for curve in curves]
+    steps = sorted(set.intersection(*map(set, points)))
+    values = np.array([[curve[step] for step in steps] for curve in points])
+    if len(runs) > 1:
+        for curve in curves:
+            axes.plot(*curve, color=color, ls=style, lw=0.7, alpha=0.5)
+        if steps:
+            ends = values.min(axis=0), values.max(axis=0)
+            axes.fill_between(steps, *ends, color=color, alpha=0.15, lw=0, label=band)
+    dots = marker or ("." if len(steps) == 1 else "")  # A line of one point is not visible.
+    width = 2.0 if len(runs) > 1 else 1.6
+    mean = values.mean(axis=0)
+    axes.plot(steps, mean, color=color, ls=style, lw=width, marker=dots, ms=3.5, label=label)
 
 
-def _mark_nan(axes: Axes, settings: Mapping[str, list[Outcome]], name: str) -> None:
-    """Marks the end of runs whose numbers went bad, at their last known value."""
-    for outcome in (o for outcomes in settings.values() for o in outcomes):
-        if outcome.nan_step is None:
-            continue
-        _, values = outcome.agent.curve("fbrc", name)
-        known = values[np.isfinite(values)]
-        if len(known):
-            height, transform = known[-1], axes.transData
-        else:  # None was known: at the bottom of the panel.
-            height, transform = 0.03, axes.get_xaxis_transform()
-        color = _color(outcome.setting.name)
-        axes.plot(
-            [outcome.nan_step], [height], "X", ms=10, mec="black", color=color,
-            transform=transform, clip_on=False, ls="", label="NaN: the run ended",
-        )  # fmt: skip
+def style_panel(axes: Axes, title: str, unit: str, log_scale: bool = False) -> None:
+    """Gives a panel over updates its title, labels, scale and grid."""
+    axes.set_yscale("log" if log_scale else "linear")
+    axes.set_title(title, fontsize=11)
+    axes.set_xlabel("updates")
+    axes.set_ylabel(unit)
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+    axes.grid(True, color="0.9")
+    axes.set_axisbelow(True)
+
+
+def _thousands(value: float, _: Optional[int] = None) -> str:
+    for unit, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:g}{letter}"
+    return f"{value:g}"
+
+
+def write_png(path: str, figure: Figure) -> None:
+    """Draws a figure into a PNG; pyplot, its backends and a display are not needed."""
+    with atomic_files.replacing(path) as temporary, open(temporary, "wb") as file:
+        FigureCanvasAgg(figure).print_png(file)

@@ -1,214 +1,240 @@
 """A grid of training runs: settings x tasks x seeds.
 
-Each run is in a directory of its own, `<task>/<setting>/seed<k>`, as `bin/train` leaves it. The
-densities that settings share are fitted once for each task and seed, in
-`<task>/<density>/seed<k>/behavior`.
+Each run is in a directory of its own, `<task>/<setting>/seed<k>`, as `bin/train` leaves it, with
+`run.gin`, its bindings, and `train.log`, what its process printed, beside. Networks that settings
+share are trained once for each task and seed.
 """
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 import gin
 
-from fbrc_agent.environments import d4rl
-from fbrc_agent.experiments.processes import Run, run_all
-from fbrc_agent.utils.checks import is_integer
+from fbrc_agent.environments.tasks import get_task
+from fbrc_agent.experiments import curves
+from fbrc_agent.utils import atomic_files, checks, json_files
 from fbrc_agent.utils.errors import InputError
-
-_COUNTS = {"eval_interval": 0, "num_eval_episodes": 1}
-
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """What a grid is made of beside its settings, as `grid` has it."""
-
-    runs_dir: str
-    tasks: dict[str, Optional[str]]
-    seeds: int = 5
-    behavior_steps: int = 1_000_000
-    fbrc_steps: int = 1_000_000
-    eval_interval: int = 10_000
-    num_eval_episodes: int = 10
-    num_jobs: int = 1
-    bindings: tuple[str, ...] = ()
-
 
 _QUICK = {
     "seeds": 2,
-    "behavior_steps": 2_000,
-    "fbrc_steps": 3_000,
+    "pretraining_steps": 2_000,
+    "steps": 3_000,
     "eval_interval": 500,
     "num_eval_episodes": 5,
     "num_jobs": 2,
 }
 
 
-@gin.configurable(denylist=["root_dir", "quick", "default_tasks"])
-def grid(
-    root_dir: str,
-    quick: bool,
-    default_tasks: dict[str, Optional[str]],
-    tasks: Optional[dict[str, Optional[str]]] = None,
-    seeds: Optional[int] = None,
-    behavior_steps: Optional[int] = None,
-    fbrc_steps: Optional[int] = None,
-    eval_interval: Optional[int] = None,
-    num_eval_episodes: Optional[int] = None,
-    num_jobs: Optional[int] = None,
-    bindings: Optional[Sequence[str]] = None,
-    runs_dir: Optional[str] = None,
-) -> Sizes:
-    """Returns the sizes of a grid: the paper's or the quick ones, with what gin binds in place.
+@gin.configurable("grid")
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """What a grid is made of besides its settings; gin binds its attributes as those of `grid`.
 
-    Args:
-      root_dir: Directory of the experiment.
-      quick: Whether to start from the quick sizes, minutes on 2 cores.
-      default_tasks: `tasks`, if gin binds none.
+    Attributes:
+      runs_dir: Directory of the runs, which experiments may share.
       tasks: Data by task id: an HDF5 path, 'embedded:NAME', or None for the task's own D4RL file.
       seeds: How many; they are 0, 1, ...
-      behavior_steps: Updates of the behavior density.
-      fbrc_steps: Updates of the agent.
+      pretraining_steps: Updates of the networks that settings share, such as behavior policies.
+      steps: Updates of each run.
       eval_interval: Updates between evaluations; the last update is always evaluated.
       num_eval_episodes: Episodes of an evaluation.
       num_jobs: Runs at a time; of several, each has one intra-op thread.
-      bindings: gin bindings for every run, after gin/fbrc.gin and those of its setting.
-      runs_dir: Directory of the runs, which experiments may share; `root_dir`/runs by default.
+      bindings: gin bindings for every run, after its gin file and those of its setting.
 
     Raises:
       InputError: If a value is not as described, or a task is not known or has no environment.
     """
-    given = {
-        "tasks": tasks,
-        "seeds": seeds,
-        "behavior_steps": behavior_steps,
-        "fbrc_steps": fbrc_steps,
-        "eval_interval": eval_interval,
-        "num_eval_episodes": num_eval_episodes,
-        "num_jobs": num_jobs,
-        "bindings": bindings,
-    }
-    values: dict[str, Any] = {
-        "tasks": default_tasks,
-        **(_QUICK if quick else {}),
-        **{name: value for name, value in given.items() if value is not None},
-    }
-    _check_tasks(values["tasks"])
-    for name in (n for n in values if n not in ("tasks", "bindings")):
-        least = _COUNTS.get(name, 1)
-        if not is_integer(values[name], least):
+
+    runs_dir: str
+    tasks: Mapping[str, Optional[str]]
+    seeds: int = 5
+    pretraining_steps: int = 1_000_000
+    steps: int = 1_000_000
+    eval_interval: int = 10_000
+    num_eval_episodes: int = 10
+    num_jobs: int = 1
+    bindings: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name in _QUICK:
+            low = 0 if name == "eval_interval" else 1
+            checks.check_integer(f"grid.{name}", getattr(self, name), low)
+        data = list(self.tasks.values()) if isinstance(self.tasks, Mapping) else []
+        if not data or set(map(type, data)) - {str, type(None)}:
             raise InputError(
-                f"grid.{name} is {values[name]!r}; it must be an integer of {least} or more."
+                f"grid.tasks is {self.tasks!r}; it must name the data of each task, such as "
+                "{'hopper-medium-v2': None}."
             )
-    texts = values.pop("bindings", ())
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise InputError(
-            f"grid.bindings is {texts!r}; it must be a list of gin bindings, such as "
-            "['FbrcAgent.reward_bonus = 0.0']."
-        )
-    return Sizes(runs_dir or os.path.join(root_dir, "runs"), bindings=tuple(texts), **values)
+        for task in self.tasks:
+            if get_task(task).environment is None:
+                raise InputError(
+                    f"grid.tasks has {task!r}, which has no environment to evaluate in."
+                )
+        if isinstance(self.bindings, str) or set(map(type, self.bindings)) - {str}:
+            raise InputError(
+                f"grid.bindings is {self.bindings!r}; it must be a list of gin bindings, such as "
+                "['BATCH_SIZE = 64']."
+            )
 
 
-def _check_tasks(tasks: Any) -> None:
-    is_right = isinstance(tasks, dict) and all(
-        isinstance(data, (str, type(None))) for data in tasks.values()
-    )
-    if not is_right or not tasks:
-        raise InputError(
-            f"grid.tasks is {tasks!r}; it must name the data of each task, such as "
-            "{'hopper-medium-v2': None}."
-        )
-    for task in tasks:
-        if d4rl.get_task(task).environment is None:
-            raise InputError(f"grid.tasks: there is no environment to evaluate {task!r} in.")
+def make_sizes(root_dir: str, quick: bool, tasks: Mapping[str, Optional[str]]) -> Sizes:
+    """Returns the paper's or the quick sizes (minutes on 2 cores), with what gin binds in place.
 
-
-class Density(NamedTuple):
-    """A behavior density: the name of its directory and the gin bindings that make it."""
-
-    name: str
-    bindings: tuple[str, ...] = ()
-
-
-MIXTURE = Density("density-mixture")
+    Args:
+      root_dir: Directory of the experiment; its runs are in `runs`.
+      quick: Whether to start from the quick sizes.
+      tasks: The tasks of the experiment.
+    """
+    defaults: dict[str, Any] = {"runs_dir": os.path.join(root_dir, "runs"), "tasks": tasks}
+    defaults.update(_QUICK if quick else {})
+    bound = gin.get_bindings("grid")
+    return Sizes(**{name: value for name, value in defaults.items() if name not in bound})
 
 
 class Setting(NamedTuple):
-    """What is compared: an agent with some arguments changed, on a density.
+    """What is compared: an algorithm with some arguments changed.
 
     Attributes:
       name: Name of its directory; experiments that share their runs mean the same by it.
       label: What tables and legends call it.
-      bindings: gin bindings after gin/fbrc.gin.
-      density: The density it is given.
+      gin_file: gin file of its algorithm.
+      color: Its color in all pictures.
+      bindings: gin bindings after the gin file.
+      pretraining: The settings whose trained networks it takes, by the names of their algorithms.
+        Their bindings are in force in its own runs too. An algorithm that is missing here and
+        trained first is trained by the run itself.
     """
 
     name: str
     label: str
+    gin_file: str
+    color: str
     bindings: tuple[str, ...] = ()
-    density: Density = MIXTURE
+    pretraining: Mapping[str, "Setting"] = {}
+
+    @property
+    def all_bindings(self) -> list[str]:
+        """Its bindings, after those that make the networks that it takes."""
+        taken = [binding for setting in self.pretraining.values() for binding in setting.bindings]
+        return [*taken, *self.bindings]
 
 
-class Cell(NamedTuple):
-    """A run of a grid and what it is of."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A run of a grid.
 
+    Attributes:
+      sizes: Those of the grid.
+      task: Its task.
+      setting: Its setting.
+      seed: Its seed.
+      steps: Updates of its algorithm.
+      pretrained: The runs whose trained networks it takes, by the names of their algorithms.
+      is_shared: Whether other runs take its network.
+    """
+
+    sizes: Sizes
     task: str
     setting: Setting
     seed: int
-    run: Run
+    steps: int
+    pretrained: Mapping[str, "Run"] = dataclasses.field(default_factory=dict)
+    is_shared: bool = False
+
+    @property
+    def root_dir(self) -> str:
+        """Its directory."""
+        return os.path.join(self.sizes.runs_dir, self.task, self.setting.name, f"seed{self.seed}")
+
+    @property
+    def gin_path(self) -> str:
+        """Its bindings, for `bin/train` after the setting's gin file."""
+        return os.path.join(self.root_dir, "run.gin")
+
+    @property
+    def title(self) -> str:
+        """What it is called in messages."""
+        return f"{self.task}, {self.setting.name}, seed {self.seed}"
+
+    def completed_updates(self) -> int:
+        """Returns the updates with which it was completed last; 0 if it never was."""
+        path = os.path.join(self.root_dir, "result.json")
+        result = json_files.read_json(path, ["algorithm", "stages"])
+        return result["stages"][result["algorithm"]]["steps"] if result else 0
+
+    def is_complete(self) -> bool:
+        """Whether all its updates were made."""
+        return self.completed_updates() >= self.steps
+
+    def is_done(self) -> bool:
+        """Whether nothing is left to run; NaN is an outcome, unless other runs need the network."""
+        if self.is_complete():
+            return True
+        log = None if self.is_shared else self.log()
+        return log is not None and log.event_step("not_finite") is not None
+
+    def log(self) -> Optional[curves.LoggedRun]:
+        """Returns what it logged within its updates; None before it starts."""
+        is_there = os.path.exists(os.path.join(self.root_dir, "run.json"))
+        return curves.read(self.root_dir, self.steps) if is_there else None
+
+    def check(self) -> None:
+        """Checks that its directory holds this run or none, by the bindings that it was given.
+
+        `train` itself checks every value that is used, of a run that is not complete.
+
+        Raises:
+          InputError: If it holds another one, or a shared network of other updates.
+        """
+        steps, there, wanted = self.completed_updates(), "", ""
+        if self.is_shared and steps not in (0, self.steps):
+            # Other runs may have taken its network as it is.
+            there, wanted = f"{steps} updates", str(self.steps)
+        elif os.path.exists(self.gin_path):
+            with open(self.gin_path, encoding="utf-8") as file:
+                used = file.read().partition("\n\n")[2].splitlines()
+            there = ", ".join(line for line in used if line not in self._lines())
+            wanted = ", ".join(line for line in self._lines() if line not in used)
+        if there or wanted:
+            default = f"what {self.setting.gin_file} has"
+            raise InputError(
+                f"{self.root_dir} holds a run of {there or default}, not {wanted or default}; give "
+                "another root_dir to start a new one."
+            )
+
+    def write_gin(self) -> None:
+        """Writes `run.gin`: numbers that may change, then the lines that make it this run."""
+        os.makedirs(self.root_dir, exist_ok=True)
+        directories = {name: os.path.join(r.root_dir, name) for name, r in self.pretrained.items()}
+        numbers = [
+            f"STEPS = {self.steps}",
+            f"EVAL_INTERVAL = {self.sizes.eval_interval}",
+            f"NUM_EVAL_EPISODES = {self.sizes.num_eval_episodes}",
+            f"train.log_interval = {max(1, min(1000, self.steps // 100))}",
+            *([f"train.pretrained = {directories!r}"] if directories else []),
+        ]
+        text = "\n".join([*numbers, "", *self._lines(), ""])
+        atomic_files.write_text(self.gin_path, text)
+
+    def _lines(self) -> list[str]:
+        data = self.sizes.tasks[self.task]
+        lines = [f"TASK = {self.task!r}", f"DATA = {data!r}", f"SEED = {self.seed}"]
+        heading = f"# {self.setting.gin_file} with"
+        return [heading, *lines, *self.setting.all_bindings, *self.sizes.bindings]
 
 
-def run_grid(settings: Sequence[Setting], sizes: Sizes) -> list[Cell]:
-    """Runs what is left of a grid.
-
-    Args:
-      settings: What is compared.
-      sizes: Tasks, seeds and updates.
-
-    Returns:
-      The runs of the agent, complete or with numbers that went bad, by task, setting and seed.
-
-    Raises:
-      InputError: If a run fails, or its directory holds another run; the other runs were saved.
-      interruption.Interruption: If a signal asked for it; the runs were saved.
-    """
-    cells = []
-    runs: dict[str, Run] = {}  # By directory, in the order in which they start.
-    for seed in range(sizes.seeds):
-        for task in sizes.tasks:
-            for setting in settings:
-                density = _make_run(task, *setting.density, seed, sizes)
-                density = runs.setdefault(density.root_dir, density)
-                bindings = setting.density.bindings + setting.bindings
-                run = _make_run(task, setting.name, bindings, seed, sizes, density)
-                runs[run.root_dir] = run
-                cells.append(Cell(task, setting, seed, run))
-    run_all(list(runs.values()), sizes.num_jobs)
-    order = [setting.name for setting in settings]
-    tasks = list(sizes.tasks)
-    return sorted(cells, key=lambda c: (tasks.index(c.task), order.index(c.setting.name), c.seed))
-
-
-def _make_run(
-    task: str,
-    name: str,
-    bindings: tuple[str, ...],
-    seed: int,
-    sizes: Sizes,
-    density: Optional[Run] = None,
-) -> Run:
-    lines = (
-        f"TASK = {task!r}",
-        f"DATA = {sizes.tasks[task]!r}",
-        f"SEED = {seed}",
-        f"EVAL_INTERVAL = {sizes.eval_interval}",
-        f"NUM_EVAL_EPISODES = {sizes.num_eval_episodes}",
-    )
-    return Run(
-        os.path.join(sizes.runs_dir, task, name, f"seed{seed}"),
-        f"{task}, {name}, seed {seed}",
-        lines + bindings + sizes.bindings,
-        sizes.fbrc_steps if density else sizes.behavior_steps,
-        density,
-    )
+def make_runs(settings: Sequence[Setting], sizes: Sizes) -> list[Run]:
+    """Returns the runs of a grid by task, setting and seed; none is started."""
+    shared: dict[str, Run] = {}
+    runs = []
+    for task in sizes.tasks:
+        for setting in settings:
+            for seed in range(sizes.seeds):
+                taken = {}
+                for name, part in setting.pretraining.items():
+                    run = Run(sizes, task, part, seed, sizes.pretraining_steps, is_shared=True)
+                    taken[name] = shared.setdefault(run.root_dir, run)
+                runs.append(Run(sizes, task, setting, seed, sizes.steps, taken))
+    return runs

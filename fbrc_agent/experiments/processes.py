@@ -1,246 +1,135 @@
-"""Training runs as child processes, several at a time.
+"""Runs of a grid as child processes, several at a time.
 
-A run's directory is as `bin/train` leaves it, and has `train.log`, what the process printed,
-`settings.json`, its gin bindings, and, if its numbers went bad, `failed.json`. What is done is not
-run again; what was interrupted goes on.
+What is done is not run again; what was interrupted resumes from its checkpoint.
 """
 
-import dataclasses
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Optional
+from typing import Optional
 
-from fbrc_agent.training import run_directory
-from fbrc_agent.utils import json_files, progress, signals
+from fbrc_agent.experiments.grid import Run
+from fbrc_agent.utils import progress, signals
 from fbrc_agent.utils.errors import InputError
 
 _POLL_SECONDS = 0.5
-_EXIT_BAD_NUMBERS = 3
-_LOG, _SETTINGS, _FAILURE = "train.log", "settings.json", "failed.json"
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Run:
-    """A run directory, and how a child process makes it.
-
-    Attributes:
-      root_dir: The directory.
-      title: What it is called in messages.
-      bindings: What makes it the run that it is.
-      num_updates: Updates of its stage.
-      density: The run whose density it takes; None if it is to fit one, and nothing else.
-    """
-
-    root_dir: str
-    title: str
-    bindings: tuple[str, ...]
-    num_updates: int
-    density: Optional["Run"] = None
-
-    @property
-    def stage(self) -> str:
-        """The stage that it is made for."""
-        return "behavior" if self.density is None else "fbrc"
-
-    @property
-    def log_path(self) -> str:
-        """What its process prints."""
-        return os.path.join(self.root_dir, _LOG)
-
-    def is_done(self) -> bool:
-        """Whether nothing is left to run: it is complete, or its numbers went bad."""
-        return self.is_complete() or self.failure() is not None
-
-    def is_complete(self) -> bool:
-        """Whether all its updates were made."""
-        path = os.path.join(self.root_dir, "result.json")
-        result = json_files.read_json(path, [f"stages.{self.stage}.steps"])
-        steps = result["stages"][self.stage]["steps"] if result else 0
-        # An agent goes on from where it is; a density is fitted with so many updates.
-        return steps >= self.num_updates if self.density else steps == self.num_updates
-
-    def failure(self) -> Optional[dict[str, Any]]:
-        """Returns the step at which its numbers went bad and the message, or None."""
-        path = os.path.join(self.root_dir, _FAILURE)
-        failure = json_files.read_json(path, ["step", "message"])
-        return failure if failure and failure["step"] <= self.num_updates else None
-
-    def records(self) -> list[dict[str, Any]]:
-        """Returns the lines of its metrics that are within its updates."""
-        lines = run_directory.read_metrics(self.root_dir)
-        return [r for r in lines if r["stage"] == self.stage and r["step"] <= self.num_updates]
-
-    def log(self) -> str:
-        """Returns what its processes have printed."""
-        if not os.path.exists(self.log_path):
-            return ""
-        with open(self.log_path, encoding="utf-8", errors="replace", newline="") as file:
-            return file.read()
-
-    def start(self, num_jobs: int) -> "subprocess.Popen[bytes]":
-        """Starts its process, one of so many at a time.
-
-        Raises:
-          InputError: If the directory holds a run with other bindings.
-        """
-        self._claim()
-        steps = {"BEHAVIOR_STEPS": self.num_updates, "FBRC_STEPS": 0}
-        if self.density is not None:
-            steps = {"BEHAVIOR_STEPS": 0, "FBRC_STEPS": self.num_updates}
-        lines = [f"{name} = {value}" for name, value in steps.items()]
-        lines.append(f"train.log_interval = {max(1, min(1000, self.num_updates // 100))}")
-        if self.density is not None:
-            directory = os.path.join(self.density.root_dir, "behavior")
-            lines.append(f"train.behavior_dir = {directory!r}")
-        command = [sys.executable, "-m", "fbrc_agent.cli", "train", "--root_dir", self.root_dir]
-        command += ["--gin_file", "fbrc.gin", "--gin_bindings", *lines, *self.bindings]
-        environment = dict(os.environ)
-        if num_jobs > 1:
-            environment.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-        with open(self.log_path, "ab") as log:
-            return subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-
-    def check_bindings(self) -> None:
-        """Checks that the directory holds this run or none.
-
-        Raises:
-          InputError: If it holds one with other bindings.
-        """
-        path = os.path.join(self.root_dir, _SETTINGS)
-        found = json_files.read_json(path, ["bindings"])
-        if found is None:
-            return
-        there, wanted = set(found["bindings"]), set(self.bindings)
-        if there != wanted:
-            raise InputError(
-                f"{self.root_dir} holds a run with {sorted(there - wanted)}, not "
-                f"{sorted(wanted - there)}; give another root_dir to start anew."
-            )
-
-    def _claim(self) -> None:
-        os.makedirs(self.root_dir, exist_ok=True)
-        path = os.path.join(self.root_dir, _SETTINGS)
-        if not os.path.exists(path):
-            json_files.write_json(path, {"bindings": list(self.bindings)})
-
-    def settle(self, code: int) -> None:
-        """Takes note of how its process ended.
-
-        Raises:
-          InputError: If it failed; that the agent's numbers went bad is an outcome.
-        """
-        if code == 0:
-            return
-        lines = [line for line in re.split(r"[\r\n]+", self.log()) if line.strip()]
-        message = lines[-1] if lines else "it printed nothing"
-        step = re.search(r"at step (\d+) of the fbrc stage", message)
-        if code != _EXIT_BAD_NUMBERS or step is None:
-            raise InputError(
-                f"{self.title}: the run ended with exit code {code} ({message.rstrip('.')}); its "
-                f"log is {self.log_path}."
-            )
-        failure = {"step": int(step.group(1)), "message": message}
-        json_files.write_json(os.path.join(self.root_dir, _FAILURE), failure)
+_EXIT_NOT_FINITE = 3
 
 
 def run_all(runs: Sequence[Run], num_jobs: int) -> None:
-    """Runs what is not done, with a bar over the updates of all.
+    """Runs what is not done, seed by seed, with a bar over the updates of all.
 
     Args:
-      runs: The runs, in the order in which to start them.
+      runs: The runs; those whose networks they take are run first.
       num_jobs: How many may run at a time.
 
     Raises:
       InputError: If a run fails, or its directory holds another run; the others were saved.
-      interruption.Interruption: If a signal asked for it; the runs were saved.
+      signals.Interruption: If a signal asked for it; the runs were saved.
     """
+    # Each once, in the order in which they start.
+    ordered = sorted(runs, key=lambda run: run.seed)
+    runs = list(dict.fromkeys(r for run in ordered for r in (*run.pretrained.values(), run)))
     for run in runs:
-        run.check_bindings()
+        run.check()
     waiting = [run for run in runs if not run.is_done()]
-    shown = _Progress(runs, waiting)
+    bar = Bar(runs, is_shown=bool(waiting))
     active: dict[Run, subprocess.Popen[bytes]] = {}
     with signals.deferred():
         try:
             while (waiting or active) and signals.requested() is None:
-                unfinished = [*waiting, *active]
-                ready = [run for run in waiting if run.density not in unfinished]
+                unfinished = {*waiting, *active}
+                ready = [r for r in waiting if unfinished.isdisjoint(r.pretrained.values())]
                 for run in ready[: num_jobs - len(active)]:
-                    active[run] = run.start(num_jobs)
+                    active[run] = _start(run, num_jobs)
                     waiting.remove(run)
                 time.sleep(_POLL_SECONDS)
-                shown.show(active)
                 ended = [run for run, child in active.items() if child.poll() is not None]
+                bar.show(active)
                 # Ctrl-C reaches the processes too; that they end is no failure then.
                 for run in ended if signals.requested() is None else ():
-                    run.settle(active.pop(run).returncode)
-                    shown.finish(run)
+                    _check_ending(run, active.pop(run).returncode)
         finally:
-            _stop(list(active.values()))
-            shown.close()
+            for child in active.values():  # They save and end.
+                child.send_signal(signal.SIGTERM)
+            for child in active.values():
+                child.wait()
+            bar.close()
 
 
-def _stop(children: Sequence["subprocess.Popen[bytes]"]) -> None:
-    """Asks processes to save and end, and waits for them."""
-    for child in children:
-        if child.poll() is None:
-            child.send_signal(signal.SIGTERM)
-    for child in children:
-        child.wait()
+def _log_path(run: Run) -> str:
+    return os.path.join(run.root_dir, "train.log")
 
 
-class _Progress:
-    """A bar over the updates of all runs."""
-
-    def __init__(self, runs: Sequence[Run], waiting: Sequence[Run]):
-        records = {run: run.records() for run in runs}
-        self._steps = {
-            run: _last_step(records[run]) if run in waiting else run.num_updates for run in runs
-        }
-        self._evaluated = {run: _last_step(_evaluations(records[run])) for run in runs}
-        self._bar = progress.make_bar(
-            total=sum(run.num_updates for run in runs),
-            initial=sum(self._steps.values()),
-            unit="update",
-            smoothing=0.05,  # Runs report now and then, densities are quicker than agents.
-            disable=not waiting,
+def _start(run: Run, num_jobs: int) -> "subprocess.Popen[bytes]":
+    run.write_gin()
+    command = [sys.executable, "-m", "fbrc_agent.cli", "train", "--root_dir", run.root_dir]
+    command += ["--gin_file", run.setting.gin_file, run.gin_path]
+    environment = dict(os.environ)
+    if num_jobs > 1:
+        environment.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    with open(_log_path(run), "ab") as log:
+        return subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
 
-    def show(self, runs: Iterable[Run]) -> None:
-        """Shows how far runs have come, and the newest score among them."""
-        for run in runs:
-            records = run.records()
-            self._steps[run] = _last_step(records)
-            evaluations, before = _evaluations(records), self._evaluated[run]
-            self._evaluated[run] = _last_step(evaluations)
-            if self._evaluated[run] > before:
-                score = float(evaluations[-1]["normalized_score"])
-                self._bar.set_postfix_str(f"{run.title}: score {score:.1f}", refresh=False)
-        steps = sum(self._steps.values())
-        # A run goes on from its checkpoint, which may be older than its newest record.
-        self._bar.initial = min(self._bar.initial, steps)
-        self._bar.update(steps - self._bar.n)
 
-    def finish(self, run: Run) -> None:
-        """Counts the updates that a run whose numbers went bad will not make."""
-        self.show([run])
-        self._steps[run] = run.num_updates
-        self.show([])
+def _check_ending(run: Run, code: int) -> None:
+    """Raises what a process printed last, unless all went well or NaN is an outcome."""
+    if code == 0 or (code == _EXIT_NOT_FINITE and run.is_done()):
+        return
+    with open(_log_path(run), encoding="utf-8", errors="replace") as file:
+        lines = [line for line in file.read().splitlines() if line.strip()]
+    message = lines[-1].rstrip(".") if lines else "it printed nothing"
+    raise InputError(
+        f"{run.title}: the run ended with exit code {code} ({message}); its log is "
+        f"{_log_path(run)}."
+    )
+
+
+class Bar:
+    """A bar over the updates of runs; one that met NaN or infinity counts as complete.
+
+    Attributes:
+      bar: The `tqdm.tqdm`.
+    """
+
+    def __init__(self, runs: Sequence[Run], is_shown: bool = True):
+        """Starts it at what was made before."""
+        self._scores = dict.fromkeys(runs, 0)  # How many each has.
+        self._steps = {run: self._read(run)[0] for run in runs}
+        self.bar = progress.make_bar(
+            total=sum(run.steps for run in runs),
+            initial=sum(self._steps.values()),
+            unit="update",
+            smoothing=0.05,  # Runs report now and then, at rates of their own.
+            disable=not is_shown,
+        )
+
+    def _read(self, run: Run) -> tuple[int, Optional[float]]:
+        """Returns the updates of a run, and its newest score if there is a new one."""
+        log = run.log()
+        if log is None:
+            return 0, None
+        _, scores = log.curve("normalized_score")
+        before, self._scores[run] = self._scores[run], len(scores)
+        steps = run.steps if run.is_done() else log.last_step
+        return steps, scores[-1] if len(scores) > before else None
+
+    def show(self, runs: Iterable[Run]) -> None:
+        """Shows how far runs are, and the newest score among them."""
+        for run in runs:
+            self._steps[run], score = self._read(run)
+            if score is not None:
+                self.bar.set_postfix_str(f"{run.title}: score {score:.1f}", refresh=False)
+        steps = sum(self._steps.values())
+        # A run resumes from its checkpoint, which may be older than its newest record.
+        self.bar.initial = min(self.bar.initial, steps)
+        self.bar.update(steps - self.bar.n)
 
     def close(self) -> None:
         """Leaves the bar as it is."""
-        self._bar.close()
-
-
-def _evaluations(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [record for record in records if record.get("normalized_score") is not None]
-
-
-def _last_step(records: Sequence[dict[str, Any]]) -> int:
-    return max([record["step"] for record in records], default=0)
+        self.bar.close()

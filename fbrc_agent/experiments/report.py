@@ -1,18 +1,18 @@
-"""What an experiment leaves: its numbers, its picture, and a page that shows both."""
+"""Files of an experiment: its numbers, its picture, and a page that shows both."""
 
 import dataclasses
 import os
-from collections.abc import Sequence
+import platform
+import re
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import tensorflow as tf
 from matplotlib.figure import Figure
 
-from fbrc_agent.experiments import benchmark_io, plot
-from fbrc_agent.utils import atomic_files, json_files
-
-# Okabe and Ito's colors: told apart without seeing red and green.
-BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#555555"
-PURPLE, SKY, YELLOW = "#CC79A7", "#56B4E9", "#E69F00"
+from fbrc_agent.experiments import curves
+from fbrc_agent.utils import atomic_files, json_files, provenance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,27 +22,23 @@ class Report:
     Attributes:
       name: Its name on the command line.
       title: One line.
-      command: The command that runs it again, from `command`.
-      numbers: What was measured, as JSON; None stands where a number is not finite.
+      numbers: Its measurements as JSON; None stands where a number is not finite.
       figure: The picture.
-      text: What came out, in Markdown without headings; also what is printed.
+      text: Its results in Markdown without headings, also printed.
     """
 
     name: str
     title: str
-    command: str
     numbers: dict[str, Any]
     figure: Figure
     text: str
 
-    def write(self, root_dir: str) -> list[str]:
-        """Writes `<name>.json`, `<name>.png` and README.md, each whole or not at all.
+    def write(self, root_dir: str, arguments: Sequence[str]) -> list[str]:
+        """Writes `<name>.json`, `<name>.png` and README.md, each atomically; returns their paths.
 
         Args:
-          root_dir: An existing directory; files of these names in it are replaced.
-
-        Returns:
-          The paths of the three files.
+          root_dir: The directory.
+          arguments: Those of `bin/reproduce` that run it again.
 
         Raises:
           ValueError: If `numbers` has a NaN or an infinity; nothing is written then.
@@ -50,47 +46,58 @@ class Report:
         files = [f"{self.name}.json", f"{self.name}.png", "README.md"]
         numbers, picture, page = (os.path.join(root_dir, file) for file in files)
         json_files.write_json(numbers, self.numbers)
-        plot.write_png(picture, self.figure)
-        atomic_files.write_text(page, self._page())
+        curves.write_png(picture, self.figure)
+        setting = "the quick setting" if "--quick" in arguments else "the full setting"
+        if "--gin_bindings" in arguments:
+            setting += ", with the values of the command in place"
+        paragraphs = [
+            f"# {self.title}",
+            self.text.strip(),
+            f"![{self.title}]({self.name}.png)",
+            f"All numbers are in [{self.name}.json]({self.name}.json).",
+            f"```\nbin/reproduce {' '.join(map(_quote, arguments))}\n```",
+            f"This is {setting}. {sentence(circumstances())}",
+        ]
+        atomic_files.write_text(page, "\n\n".join(paragraphs) + "\n")
         return [numbers, picture, page]
 
-    def _page(self) -> str:
-        return "\n".join(
-            [
-                f"# {self.title}",
-                "",
-                self.text.strip(),
-                "",
-                f"![{self.title}]({self.name}.png)",
-                "",
-                f"All numbers are in [{self.name}.json]({self.name}.json).",
-                "",
-                "```",
-                self.command,
-                "```",
-                "",
-                _circumstances(self.command.split()),
-                "",
-            ]
-        )
+
+def _quote(argument: str) -> str:
+    """Quotes a word for a shell; a gin binding has single quotes itself, as Python's texts."""
+    is_plain = " " in argument and not re.search(r'["$`\\!]', argument)
+    return f'"{argument}"' if is_plain else shlex.quote(argument)
 
 
-def command(name: str, quick: bool) -> str:
-    """Returns the command that runs an experiment."""
-    return f"bin/reproduce {name}" + (" --quick" if quick else "")
+def circumstances() -> dict[str, Any]:
+    """Returns machine, versions, threads and revision, for a JSON file."""
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    threading = tf.config.threading
+    intra_op = threading.get_intra_op_parallelism_threads()
+    inter_op = threading.get_inter_op_parallelism_threads()
+    return {
+        "machine": {
+            "cpu": models[0] if models else platform.machine(),
+            "cores": len(os.sched_getaffinity(0)),
+            "ram_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "gpus": len(tf.config.list_physical_devices("GPU")),
+        },
+        "versions": provenance.versions(),
+        "threads": {  # 0 is TensorFlow's choice, a thread for each core.
+            "intra_op": intra_op or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)),
+            "inter_op": inter_op or int(os.environ.get("TF_NUM_INTEROP_THREADS", 0)),
+        },
+        "git_revision": provenance.git_revision(),
+    }
 
 
-def _circumstances(words: Sequence[str]) -> str:
-    """Returns in which setting a command was run, with which versions and on which machine."""
-    described = benchmark_io.describe_machine()
-    machine = described["machine"]
+def sentence(described: Mapping[str, Any]) -> str:
+    """Returns what `circumstances` returned, in sentences."""
+    machine, threads = described["machine"], described["threads"]
     versions = ", ".join(f"{name} {version}" for name, version in described["versions"].items())
-    setting = "the quick setting" if "--quick" in words else "the full setting"
-    if "--gin_bindings" in words:
-        setting += ", with the values of the command in place"
-    revision = described["git_revision"] or "not known"
     return (
-        f"This is {setting}. Versions: {versions}; revision: {revision}. Machine: "
+        f"Versions: {versions}; revision: {described['git_revision'] or 'not known'}. Machine: "
         f"{machine['cpu']}, {machine['cores']} cores, {machine['ram_bytes'] / 2**30:.1f} GiB, "
-        f"{machine['gpus']} GPUs."
+        f"{machine['gpus']} GPUs. Threads: intra-op {threads['intra_op']}, inter-op "
+        f"{threads['inter_op']} (0: TensorFlow's choice)."
     )

@@ -1,23 +1,23 @@
-"""The experiments of training runs: Kostrikov et al. 2021, figures 2 and 4, and one of ours.
+"""The paper's experiments with training runs: Kostrikov et al. 2021, figures 2 and 4, section 4.3.
 
 Each is a grid of settings x tasks x seeds, sized by gin's `grid`. A setting means the same in all
 of them: with the same `grid.runs_dir` they share their runs.
 """
 
 import dataclasses
-import re
-import shlex
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Optional
 
-import gin
-from matplotlib.figure import Figure
-
-from fbrc_agent.experiments import curves, report, summaries
-from fbrc_agent.experiments.grid import Density, Setting, Sizes, grid, run_grid
-from fbrc_agent.experiments.summaries import Groups, Outcome, each, text
+from fbrc_agent.experiments import curves, grid_figures, processes, report, summaries
+from fbrc_agent.experiments.grid import Setting, Sizes, make_runs, make_sizes
+from fbrc_agent.experiments.grid_figures import Cell, Panel
+from fbrc_agent.experiments.summaries import LAST, curve_numbers, text, what_happened
+from fbrc_agent.utils import tables
 
 _Tasks = dict[str, Optional[str]]
+# The columns of a table by their heads: each makes the text of a cell's seeds.
+_Columns = Mapping[str, Callable[[Cell], str]]
 
 _ROBOTS = ("hopper", "halfcheetah", "walker2d")
 _TASKS: _Tasks = {
@@ -28,27 +28,59 @@ _PENDULUM: _Tasks = {"Pendulum-v1": "embedded:pendulum-medium-replay"}
 _HOPPER: _Tasks = {"Hopper-v4": "embedded:hopper-medium-replay"}
 
 
-def _weight(value: float) -> tuple[str, ...]:
-    return (f"FbrcAgent.gradient_penalty_weight = {value}",)
+def _behavior(name: str, *bindings: str) -> dict[str, Setting]:
+    names = f"behavior-{name}", "behavior policy", "behavior.gin"
+    return {"behavior": Setting(*names, curves.GRAY, bindings)}
 
 
-def _regularization(name: str) -> tuple[str, ...]:
-    return (f"FbrcAgent.regularization = {name!r}",)
+MIXTURE = _behavior("mixture")
+_GAUSSIAN = _behavior("gaussian", "MixtureBehaviorNetwork.num_components = 1")
+_JOINT = _behavior("joint", "MixtureBehaviorNetwork.joint = True")
 
 
+def _setting(
+    name: str, label: str, color: str, *bindings: str, behavior: Mapping[str, Setting] = MIXTURE
+) -> Setting:
+    return Setting(name, label, "fbrc.gin", color, bindings, behavior)
+
+
+_WEIGHT, _REGULARIZATION = "FbrcAgent.gradient_penalty_weight", "FbrcAgent.regularization"
 # gin/fbrc.gin as it is.
-FBRC = Setting("fbrc", "F-BRC (λ = 0.1)")
-LAMBDA_0 = Setting("lambda-0", "λ = 0", _weight(0.0))
-LAMBDA_1 = Setting("lambda-1", "λ = 1", _weight(1.0))
-GRADIENT_PENALTY = Setting(
-    "gradient-penalty", "gradient penalty, no offset", _regularization("gradient_penalty")
+FBRC = _setting("fbrc", "F-BRC (λ = 0.1)", curves.BLUE)
+LAMBDA_0 = _setting("lambda-0", "λ = 0", curves.ORANGE, f"{_WEIGHT} = 0.0")
+LAMBDA_1 = _setting("lambda-1", "λ = 1", curves.GREEN, f"{_WEIGHT} = 1.0")
+GRADIENT_PENALTY = _setting(
+    *("gradient-penalty", "gradient penalty, no offset", curves.ORANGE),
+    f"{_REGULARIZATION} = 'gradient_penalty'",
 )
-FISHER = Setting("fisher", "Fisher divergence, no offset", _regularization("fisher"))
-SHARED_PASS = Setting("shared-pass", "one critic pass", ("FbrcAgent.share_critic_pass = True",))
-_GAUSSIAN = Density("density-gaussian", ("MixtureBehaviorNetwork.num_components = 1",))
-_JOINT = Density("density-joint", ("MixtureBehaviorNetwork.joint = True",))
-GAUSSIAN = Setting("gaussian", "one normal per dimension", density=_GAUSSIAN)
-JOINT = Setting("joint", "joint mixture of 5", density=_JOINT)
+FISHER = _setting(
+    *("fisher", "Fisher divergence, no offset", curves.GREEN),
+    f"{_REGULARIZATION} = 'fisher'",
+)
+GAUSSIAN = _setting("gaussian", "one normal per dimension", curves.ORANGE, behavior=_GAUSSIAN)
+JOINT = _setting("joint", "joint mixture of 5", curves.GREEN, behavior=_JOINT)
+
+_NORMS = {
+    "offset_gradient_norm": r"$\|\nabla_a O\|$",
+    "behavior_gradient_norm": r"$\|\nabla_a \log\mu\|$",
+}
+
+
+def _mean(name: str) -> Callable[[Cell], str]:
+    return lambda cell: text(outcome.numbers[name] for outcome in cell)
+
+
+_COLUMNS: _Columns = {
+    "last score": _mean("last_score"),
+    "each seed": lambda cell: ", ".join(tables.number(o.numbers["last_score"]) for o in cell),
+    f"mean of the last {LAST}": _mean("mean_of_last_scores"),
+    "what happened": what_happened,
+}
+_HAPPENED = (
+    "A run that ended in NaN counts with its evaluations before. The critic diverged: its mean |Q| "
+    "exceeded any return that rewards and discount allow. Collapsed: the mean of the last "
+    f"{LAST} scores is below half of the score of the run's behavior policy."
+)
 
 
 def run_lambda(root_dir: str, quick: bool) -> report.Report:
@@ -64,11 +96,11 @@ def run_lambda(root_dir: str, quick: bool) -> report.Report:
 
     Raises:
       InputError: If gin's `grid` is not usable, or a run failed.
-      interruption.Interruption: If a signal asked for it; the same call continues.
+      signals.Interruption: If a signal asked for it; the same call continues.
     """
     title = "Scores of F-BRC with the penalty's weight λ = 0, 0.1 and 1 (figure 2)"
     settings = (LAMBDA_0, FBRC._replace(label="λ = 0.1"), LAMBDA_1)
-    return _run("lambda", title, settings, root_dir, quick, curves.scores, _score_table)
+    return _run("lambda", title, settings, root_dir, quick)
 
 
 def run_norms(root_dir: str, quick: bool) -> report.Report:
@@ -77,13 +109,27 @@ def run_norms(root_dir: str, quick: bool) -> report.Report:
     Both are means over a batch of the data's states with the policy's actions. Arguments, result
     and exceptions are those of `run_lambda`, and so are the runs, λ = 0 and 0.1.
     """
-    title = "Action gradients of offset and behavior density, with and without penalty (figure 4)"
-    settings = (LAMBDA_0, FBRC._replace(label="λ = 0.1"))
+
+    def column(name: str, number: str) -> Callable[[Cell], str]:
+        return lambda cell: text((curve_numbers(o.log, [name])[name][number] for o in cell), 2)
+
     return _run(
-        *("norms", title, settings, root_dir, quick, curves.gradient_norms, _norms_table),
-        extra=lambda outcomes: {
-            "gradient_norms": [summaries.gradient_norms(outcome) for outcome in outcomes]
+        "norms",
+        "Action gradients of offset and behavior policy, with and without penalty (figure 4)",
+        (LAMBDA_0, FBRC._replace(label="λ = 0.1")),
+        *(root_dir, quick),
+        panels=[grid_figures.numbers("", "mean norm, 1 / unit of action", _NORMS, log_scale=True)],
+        columns={
+            "‖∇O‖ at the end": column("offset_gradient_norm", "mean_of_last"),
+            "largest ‖∇O‖": column("offset_gradient_norm", "largest"),
+            "‖∇ log μ‖ at the end": column("behavior_gradient_norm", "mean_of_last"),
+            "largest ‖∇ log μ‖": column("behavior_gradient_norm", "largest"),
+            "what happened": what_happened,
         },
+        explanation="Norms of gradients in the action (1 / unit of action), means over one batch "
+        "of the data's states with the policy's actions; 'at the end' is the mean of the last "
+        f"{LAST} lines of the log.",
+        extra=lambda cell: {"gradient_norms": [curve_numbers(o.log, list(_NORMS)) for o in cell]},
     )
 
 
@@ -93,34 +139,39 @@ def run_ablation(root_dir: str, quick: bool) -> report.Report:
     Arguments, result and exceptions are those of `run_lambda`.
     """
     title = "F-BRC against gradient penalty and Fisher divergence without the offset (figure 4)"
-    settings = (FBRC, GRADIENT_PENALTY, FISHER)
-    return _run("ablation", title, settings, root_dir, quick, curves.scores, _score_table)
+    return _run("ablation", title, (FBRC, GRADIENT_PENALTY, FISHER), root_dir, quick)
 
 
 def run_density(root_dir: str, quick: bool) -> report.Report:
-    """Section 4.3: F-BRC on a mixture per action dimension, one normal, and a joint mixture.
+    """Section 4.3: F-BRC with mu as a mixture per action dimension, one normal, a joint mixture.
 
     Arguments, result and exceptions are those of `run_lambda`.
     """
-    title = "Behavior densities: mixture per dimension, one normal, joint mixture (section 4.3)"
-    settings = (FBRC._replace(label="mixture of 5 per dimension"), GAUSSIAN, JOINT)
-    # With the one action dimension of the pendulum, the two mixtures are the same.
-    tasks = _HOPPER if quick else _MEDIUM_EXPERT
-    return _run(
-        *("density", title, settings, root_dir, quick, curves.densities, _density_table),
-        tasks=tasks,
+
+    def likelihoods(cell: Cell) -> list[Optional[float]]:
+        return [outcome.pretrained["behavior"].mean_of_last("log_prob") for outcome in cell]
+
+    fit = grid_figures.numbers(
+        *(": fit of the behavior policy", "log-likelihood, nats per action", {"log_prob": ""}),
+        stage="behavior",
     )
-
-
-def run_sharing(root_dir: str, quick: bool) -> report.Report:
-    """Not in the paper: F-BRC with one pass through the critics for penalty and actor's loss.
-
-    What `FbrcAgent.share_critic_pass`, which is faster and another algorithm, does to the scores.
-    Arguments, result and exceptions are those of `run_lambda`.
-    """
-    title = "F-BRC with one pass through the critics for penalty and actor"
-    settings = (FBRC._replace(label="F-BRC"), SHARED_PASS)
-    return _run("sharing", title, settings, root_dir, quick, curves.scores, _score_table)
+    return _run(
+        "density",
+        "Behavior policies: mixture per dimension, one normal, joint mixture (section 4.3)",
+        (FBRC._replace(label="mixture of 5 per dimension"), GAUSSIAN, JOINT),
+        *(root_dir, quick),
+        # With the one action dimension of the pendulum, the two mixtures are the same.
+        tasks=_HOPPER if quick else _MEDIUM_EXPERT,
+        panels=[grid_figures.scores_beside_pretrained, fit],
+        columns={
+            "log-likelihood": lambda cell: text(likelihoods(cell), digits=2),
+            "score of the behavior policy": _mean("pretrained_score"),
+            **_COLUMNS,
+        },
+        explanation="The log-likelihood is that of one batch of the data that the behavior policy "
+        "was fitted to, none held out, in nats per action; its score is that of its samples.",
+        extra=lambda cell: {"log_likelihood": summaries.mean_and_std(likelihoods(cell))},
+    )
 
 
 def _run(
@@ -129,149 +180,56 @@ def _run(
     settings: Sequence[Setting],
     root_dir: str,
     quick: bool,
-    draw: Callable[[Groups, str], Figure],
-    make_table: Callable[[Groups], str],
     tasks: Optional[_Tasks] = None,
-    extra: Callable[[Sequence[Outcome]], dict[str, Any]] = lambda outcomes: {},
+    panels: Sequence[Panel] = (grid_figures.scores,),
+    columns: _Columns = _COLUMNS,
+    explanation: str = "",
+    extra: Callable[[Cell], dict[str, Any]] = lambda cell: {},
 ) -> report.Report:
-    default_tasks = tasks or (_PENDULUM if quick else _TASKS)
-    sizes = grid(root_dir=root_dir, quick=quick, default_tasks=default_tasks)
-    groups = summaries.group(summaries.read(cell) for cell in run_grid(settings, sizes))
-    numbers = {
-        "sizes": dataclasses.asdict(sizes),
-        "data": {
-            task: summaries.data_of(next(iter(by_setting.values())))
-            for task, by_setting in groups.items()
-        },
-        "cells": [
-            {**summaries.cell_numbers(outcomes), **extra(outcomes)}
-            for by_setting in groups.values()
-            for outcomes in by_setting.values()
-        ],
-    }
-    paragraphs = [_describe(sizes), *_describe_data(sizes, groups), make_table(groups)]
+    """Runs a grid and reports it in a table of a row for each task and setting, and a figure."""
+    sizes = make_sizes(root_dir, quick, tasks or (_PENDULUM if quick else _TASKS))
+    runs = make_runs(settings, sizes)
+    processes.run_all(runs, sizes.num_jobs)
+    grouped = itertools.groupby(map(summaries.read, runs), lambda o: (o.run.task, o.run.setting))
+    cells = [list(outcomes) for _, outcomes in grouped]
+    data = {cell[0].run.task: summaries.data_of(cell[0]) for cell in cells}
+    rows = [["task", "setting", *columns]]
+    rows += [
+        [cell[0].run.task, cell[0].run.setting.label, *(make(cell) for make in columns.values())]
+        for cell in cells
+    ]
+    table = tables.table(rows, markdown=True)
+    paragraphs = [_describe(sizes, data), table, explanation, _HAPPENED]
     return report.Report(
         name=name,
         title=title,
-        command=_command(name, quick, root_dir),
-        numbers=numbers,
-        figure=draw(groups, title),
-        text="\n\n".join(paragraphs),
+        numbers={
+            "sizes": dataclasses.asdict(sizes),
+            "data": data,
+            "cells": [{**summaries.cell_numbers(cell), **extra(cell)} for cell in cells],
+        },
+        figure=grid_figures.draw(cells, title, panels),
+        text="\n\n".join(filter(None, paragraphs)),
     )
 
 
-def _command(name: str, quick: bool, root_dir: str) -> str:
-    """Returns the command with its directory and gin bindings."""
-    lines = gin.config_str(max_line_length=100_000).splitlines()
-    bindings = [_quote(line) for line in lines if line.startswith("grid.")]
-    words = [report.command(name, quick), "--root_dir", shlex.quote(root_dir)]
-    return " ".join(words + (["--gin_bindings", *bindings] if bindings else []))
-
-
-def _quote(binding: str) -> str:
-    """Returns a binding as one word of a shell; it has single quotes itself, as Python's texts."""
-    return shlex.quote(binding) if re.search(r'["$`\\!]', binding) else f'"{binding}"'
-
-
-def _describe(sizes: Sizes) -> str:
-    density, agent = f"{sizes.behavior_steps:,}", f"{sizes.fbrc_steps:,}"
-    seeds = f"{sizes.seeds} seed{'s' if sizes.seeds > 1 else ''}"
-    episodes = f"{sizes.num_eval_episodes} episode{'s' if sizes.num_eval_episodes > 1 else ''}"
-    sentences = [
-        f"Each density was fitted with {density} updates and each agent trained with {agent}, "
-        f"{seeds}; evaluations of {episodes} every "
-        f"{sizes.eval_interval:,} updates.",
-        "Scores are normalized (0: a random policy, 100: an expert); ± is the standard deviation "
-        "over seeds (n - 1).",
-    ]
-    if sizes.bindings:
-        sentences.append(f"Every run has `{'`, `'.join(sizes.bindings)}`.")
-    return " ".join(sentences)
-
-
-def _describe_data(sizes: Sizes, groups: Groups) -> list[str]:
-    lines = []
-    for task, by_setting in groups.items():
-        data = summaries.data_of(next(iter(by_setting.values())))
+def _describe(sizes: Sizes, described: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns the sizes and the data of a grid in sentences."""
+    every = f" Every run has `{'`, `'.join(sizes.bindings)}`." if sizes.bindings else ""
+    text = (
+        f"Each behavior policy was trained with {sizes.pretraining_steps:,} updates and each agent "
+        f"with {sizes.steps:,}; seeds: {sizes.seeds}; episodes of an evaluation: "
+        f"{sizes.num_eval_episodes}, every {sizes.eval_interval:,} updates. Scores are normalized "
+        "(0: a random policy, 100: an expert); ± is the standard deviation over seeds (n - 1)."
+        f"{every}\n"
+    )
+    for task, data in described.items():
         kind = "the task's own file"
         if sizes.tasks[task] not in (None, task):
             kind = "not the task's D4RL file, whose published scores do not compare"
-        score = data["score_mean"]
-        mean = "no complete episode" if score is None else f"mean score {score:.1f}"
-        lines.append(
-            f"- {task}: {data['source']}, {data['transitions']:,} transitions, "
-            f"{data['episodes']:,} episodes, {mean}; {kind}."
+        text += (
+            f"\n- {task}: {data['source']}, {data['transitions']:,} transitions, "
+            f"{data['episodes']:,} episodes, mean score {tables.number(data['score_mean'])}; "
+            f"{kind}."
         )
-    return ["\n".join(lines)]
-
-
-def _rows(groups: Groups) -> list[list[Outcome]]:
-    return [outcomes for by_setting in groups.values() for outcomes in by_setting.values()]
-
-
-_AGENT_HEAD = ("last score", "each seed", f"mean of the last {summaries.LAST}", "what happened")
-
-
-def _agent_columns(outcomes: Sequence[Outcome]) -> list[str]:
-    last = [outcome.last_score for outcome in outcomes]
-    means = [outcome.mean_of_last_scores for outcome in outcomes]
-    return [
-        text(summaries.mean_and_std(last)),
-        each(last),
-        text(summaries.mean_and_std(means)),
-        summaries.what_happened(outcomes),
-    ]
-
-
-_HAPPENED = (
-    "A run that ended in NaN counts with its evaluations before. The critic diverged: its mean |Q| "
-    "was seen beyond any return that rewards and discount allow. Collapsed: the mean of the last "
-    f"{summaries.LAST} scores is below half of the score of the run's behavior density."
-)
-
-
-def _score_table(groups: Groups) -> str:
-    rows = [["task", "setting", *_AGENT_HEAD]]
-    for outcomes in _rows(groups):
-        rows.append(
-            [outcomes[0].task, outcomes[0].setting.label, *_agent_columns(outcomes)],
-        )
-    return "\n\n".join([summaries.table(rows), _HAPPENED])
-
-
-def _norms_table(groups: Groups) -> str:
-    head = ["task", "setting", "‖∇O‖ at the end", "largest", "‖∇ log μ‖ at the end", "largest"]
-    rows = [[*head, "what happened"]]
-    for outcomes in _rows(groups):
-        norms = [summaries.gradient_norms(outcome) for outcome in outcomes]
-        columns = [
-            text(summaries.mean_and_std([n[key][number] for n in norms]), digits=2)
-            for key in ("offset_gradient_norm", "behavior_gradient_norm")
-            for number in ("mean_of_last", "largest")
-        ]
-        rows.append(
-            [outcomes[0].task, outcomes[0].setting.label, *columns]
-            + [summaries.what_happened(outcomes)]
-        )
-    explanation = (
-        "Norms of gradients in the action (1 / unit of action), means over one batch of the data's "
-        f"states with the policy's actions; 'at the end' is the mean of the last {summaries.LAST} "
-        "lines of the log."
-    )
-    return "\n\n".join([summaries.table(rows), explanation, _HAPPENED])
-
-
-def _density_table(groups: Groups) -> str:
-    rows = [["task", "density", "log-likelihood", "score of the density", *_AGENT_HEAD]]
-    for outcomes in _rows(groups):
-        likelihoods = summaries.mean_and_std([o.log_likelihood for o in outcomes])
-        scores = summaries.mean_and_std([o.density_score for o in outcomes])
-        rows.append(
-            [outcomes[0].task, outcomes[0].setting.label, text(likelihoods, digits=2)]
-            + [text(scores), *_agent_columns(outcomes)]
-        )
-    explanation = (
-        "The log-likelihood is that of one batch of the data that the density was fitted to, none "
-        "held out, in nats per action; the density's score is that of its samples."
-    )
-    return "\n\n".join([summaries.table(rows), explanation, _HAPPENED])
+    return text

@@ -1,4 +1,4 @@
-"""Section 5.2: the time of behavior density and F-BRC against that of CQL, for the same updates.
+"""Section 5.2: the time of behavior policy and F-BRC against that of CQL, for the same updates.
 
 The three are measured as `bin/benchmark` does it: in turn, round by round, on one batch, with the
 networks of gin/fbrc.gin and observations and actions of HalfCheetah's sizes.
@@ -6,180 +6,137 @@ networks of gin/fbrc.gin and observations and actions of HalfCheetah's sizes.
 
 import dataclasses
 import logging
-import statistics
-from collections.abc import Sequence
 from typing import Any, Optional
 
 import gin
 import numpy as np
 from matplotlib.figure import Figure
 
-from fbrc_agent.experiments import benchmark, benchmark_rows, report, summaries  # noqa: F401
-from fbrc_agent.training import trainer  # noqa: F401
-from fbrc_agent.utils.checks import is_integer, is_number
-from fbrc_agent.utils.errors import InputError
+from fbrc_agent.experiments import benchmark, curves, report
+from fbrc_agent.utils import checks, tables
 
 # Hours for 1M updates, on 8 cores of an AMD EPYC 7B12.
 _PAPER_HOURS = {"behavior": 1.4, "fbrc": 6.2, "cql": 16.3}
 _UPDATES = 1_000_000
-_QUICK_ROUNDS = 3
 _ROWS = ("fbrc_to_cql", "behavior_to_fbrc")
-_NAMES = {"behavior": "behavior density", "fbrc": "F-BRC", "cql": "CQL"}
-_COLORS = {"behavior": report.SKY, "fbrc": report.BLUE, "cql": report.ORANGE}
+_NAMES = {"behavior": "behavior policy", "fbrc": "F-BRC", "cql": "CQL"}
+_COLORS = {"behavior": curves.SKY, "fbrc": curves.BLUE, "cql": curves.ORANGE}
 # What makes a run of each method.
-_METHODS = {"behavior density + F-BRC": ("behavior", "fbrc"), "CQL": ("cql",)}
+_METHODS = {"behavior policy + F-BRC": ("behavior", "fbrc"), "CQL": ("cql",)}
 
 
-@gin.configurable(denylist=["quick"])
-def speed(
-    quick: bool, rounds: Optional[int] = None, seconds: float = benchmark.SIZES.seconds
-) -> tuple[int, float]:
-    """Returns how long is measured: the rounds, and the seconds of each agent in a round.
-
-    Args:
-      quick: Whether to measure few rounds.
-      rounds: Rounds; by default 3 if quick, else those of `bin/benchmark`.
-      seconds: Seconds of each agent in a round, at the least.
-
-    Raises:
-      InputError: If one of them is not above 0.
-    """
-    if rounds is None:
-        rounds = _QUICK_ROUNDS if quick else benchmark.ROUNDS
-    if not is_integer(rounds, 1):
-        raise InputError(f"speed.rounds is {rounds!r}; it must be an integer of 1 or more.")
-    if not (is_number(seconds) and seconds > 0):
-        raise InputError(f"speed.seconds is {seconds!r}; it must be a number above 0.")
-    return rounds, seconds
-
-
-def run_speed(root_dir: str, quick: bool) -> report.Report:
+@gin.configurable("speed", denylist=["root_dir", "quick"])
+def run_speed(
+    root_dir: str,
+    quick: bool,
+    rounds: Optional[int] = None,
+    seconds: float = benchmark.SIZES.seconds,
+) -> report.Report:
     """Measures updates per second and extrapolates them to 1M updates.
 
     Args:
-      root_dir: Unused; nothing is kept beside the report.
-      quick: Whether to measure few rounds.
-
-    Returns:
-      The report.
+      root_dir: Nothing is kept there.
+      quick: Whether to measure 3 rounds by default, instead of those of `bin/benchmark`.
+      rounds: How many; 1 or more.
+      seconds: Of each agent in a round, at least; above 0.
 
     Raises:
-      InputError: If gin's `speed` is not usable.
+      InputError: If `rounds` or `seconds` is not in its range.
     """
     del root_dir
-    rounds, seconds = speed(quick=quick)
-    _bind_beneath("fbrc.gin")
+    rounds = (3 if quick else benchmark.ROUNDS) if rounds is None else rounds
+    checks.check_integer("speed.rounds", rounds, 1)
+    checks.check_number("speed.seconds", seconds, above=0)
+    bound = gin.config_str(max_line_length=100_000)  # It stays: it is parsed after the file.
+    logging.disable(logging.ERROR)  # gin logs an error for each place where the file is not.
+    with gin.unlock_config():
+        gin.parse_config_files_and_bindings(["fbrc.gin"], [bound], finalize_config=False)
+    logging.disable(logging.NOTSET)
     sizes = dataclasses.replace(benchmark.SIZES, seconds=seconds)
-    measured = benchmark.run(benchmark_rows.select_rows(_ROWS), sizes, rounds)
+    measured = benchmark.run(benchmark.select_rows(_ROWS), sizes, rounds)
     numbers = extrapolate(measured["rounds"]["updates"])
     numbers.update({key: measured[key] for key in ("machine", "threads", "versions")})
     return report.Report(
         name="speed",
-        title="Time of behavior density and F-BRC against CQL (section 5.2)",
-        command=report.command("speed", quick),
+        title="Time of behavior policy and F-BRC against CQL (section 5.2)",
         numbers=numbers,
         figure=_draw(numbers),
         text=_describe(numbers),
     )
 
 
-def _bind_beneath(file: str) -> None:
-    """Binds what a gin file has, except what is bound already."""
-    given = gin.config_str(max_line_length=100_000)
-    logging.disable(logging.ERROR)  # gin logs one for each place where the file is not.
-    try:
-        with gin.unlock_config():
-            gin.parse_config_file(file)
-            gin.parse_config(given)
-    finally:
-        logging.disable(logging.NOTSET)
-
-
 def extrapolate(rounds: dict[str, list[float]]) -> dict[str, Any]:
     """Returns the hours that 1M updates would take.
 
     Args:
-      rounds: Updates per second of `behavior`, `fbrc` and `cql` in each round, by the name
-        `<agent>_updates_per_second`.
+      rounds: Updates per second of `behavior`, `fbrc` and `cql` in each round, by these
+        names.
 
     Returns:
       `updates_per_second` and `hours` of each agent: the median over the rounds, and its quartiles.
-      `cql_to_fbrc`: likewise, of each round's hours of CQL divided by those of density and F-BRC.
+      `cql_to_fbrc`: likewise, of each round's hours of CQL divided by those of behavior policy and
+      F-BRC.
     """
-    rates = {name: rounds[f"{name}_updates_per_second"] for name in _NAMES}
-    hours = {name: [_UPDATES / rate / 3600.0 for rate in rates[name]] for name in _NAMES}
-    stages = zip(hours["behavior"], hours["fbrc"], hours["cql"])
+    hours = {name: _UPDATES / np.array(rounds[name]) / 3600.0 for name in _NAMES}
     return {
         "extrapolated_to_updates": _UPDATES,
         "rounds": rounds,
-        "updates_per_second": {name: _median(values) for name, values in rates.items()},
+        "updates_per_second": {name: _median(rounds[name]) for name in _NAMES},
         "hours": {name: _median(values) for name, values in hours.items()},
-        "cql_to_fbrc": _median([cql / (behavior + fbrc) for behavior, fbrc, cql in stages]),
+        "cql_to_fbrc": _median(hours["cql"] / (hours["behavior"] + hours["fbrc"])),
         "paper_hours": _PAPER_HOURS,
     }
 
 
-def _median(values: Sequence[float]) -> dict[str, Any]:
-    low, high = np.quantile(values, [0.25, 0.75])
-    return {"median": statistics.median(values), "quartiles": [float(low), float(high)]}
+def _median(values: Any) -> dict[str, Any]:
+    low, median, high = (float(quantile) for quantile in np.quantile(values, [0.25, 0.5, 0.75]))
+    return {"median": median, "quartiles": [low, high]}
 
 
 def _describe(numbers: dict[str, Any]) -> str:
     rows = [["", "updates/s", "hours for 1M updates, extrapolated", "hours in the paper"]]
     for name, label in _NAMES.items():
-        rate = numbers["updates_per_second"][name]
-        low, high = rate["quartiles"]
-        rows.append(
-            [label, f"{rate['median']:.1f} ({low:.1f} to {high:.1f})"]
-            + [f"{numbers['hours'][name]['median']:.2f}", f"{_PAPER_HOURS[name]:.1f}"]
-        )
-    ratio = numbers["cql_to_fbrc"]
-    low, high = ratio["quartiles"]
+        rate, hours = _text(numbers["updates_per_second"][name], 1), numbers["hours"][name]
+        rows.append([label, rate, f"{hours['median']:.2f}", f"{_PAPER_HOURS[name]:.1f}"])
     paper = _PAPER_HOURS["cql"] / (_PAPER_HOURS["behavior"] + _PAPER_HOURS["fbrc"])
-    count = len(numbers["rounds"]["fbrc_updates_per_second"])
-    return "\n\n".join(
-        [
-            f"CQL takes {ratio['median']:.2f} times as long as density and F-BRC together "
-            f"({low:.2f} to {high:.2f}); in the paper, on 8 cores of an AMD EPYC 7B12, "
-            f"{paper:.2f} times.",
-            summaries.table(rows),
-            f"Medians and quartiles of {count} rounds. The hours are extrapolated from the "
-            "updates/s, seconds of updates on one batch; no run of 1M updates was made, and "
-            "loading, evaluation and logging are not in them. CQL is TF-Agents' `CqlSacAgent` with "
-            "10 sampled actions and the networks of F-BRC.",
-        ]
+    return (
+        "CQL's time, divided by that of behavior policy and F-BRC together, is "
+        f"{_text(numbers['cql_to_fbrc'], digits=2)}; in the paper, on 8 cores of an AMD EPYC 7B12, "
+        f"{paper:.2f}.\n\n{tables.table(rows, markdown=True)}\n\n"
+        f"Medians and quartiles of {len(numbers['rounds']['fbrc'])} rounds. The hours are "
+        "extrapolated from the updates/s, seconds of updates on one batch; no run of 1M updates "
+        "was made, and loading, evaluation and logging are not in them. CQL is TF-Agents' "
+        "`CqlSacAgent` with 10 sampled actions and the networks of F-BRC."
     )
+
+
+def _text(numbers: dict[str, Any], digits: int) -> str:
+    low, high = numbers["quartiles"]
+    return f"{numbers['median']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def _draw(numbers: dict[str, Any]) -> Figure:
-    figure = Figure(figsize=(11.0, 3.8), dpi=100, layout="constrained")
-    ours, theirs = figure.subplots(1, 2, sharey=True)
-    hours = {name: entry["median"] for name, entry in numbers["hours"].items()}
-    cores = numbers["machine"]["cores"]
-    _draw_hours(ours, hours, f"this machine, {cores} core{'s' if cores > 1 else ''}: extrapolated")
-    _draw_hours(theirs, _PAPER_HOURS, "the paper: 8 cores of an AMD EPYC 7B12")
-    ours.invert_yaxis()  # Theirs is the same.
-    figure.legend(
-        *ours.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9
-    )
+    figure = Figure(figsize=(11.0, 3.8), dpi=curves.DPI, layout="constrained")
+    ours = {name: entry["median"] for name, entry in numbers["hours"].items()}
+    titles = {
+        f"this machine ({numbers['machine']['cores']} cores): extrapolated": ours,
+        "the paper: 8 cores of an AMD EPYC 7B12": _PAPER_HOURS,
+    }
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, (title, hours) in zip(panels, titles.items()):
+        axes.set_title(title, fontsize=11)
+        axes.set_xlabel("hours")
+        axes.grid(True, axis="x", color="0.9")
+        axes.set_axisbelow(True)
+        for method, stages in _METHODS.items():
+            ends = np.cumsum([hours[name] for name in stages])
+            for name, end in zip(stages, ends):
+                options = {"color": _COLORS[name], "label": _NAMES[name]}
+                axes.barh(method, hours[name], left=end - hours[name], height=0.6, **options)
+            axes.text(ends[-1], method, f" {ends[-1]:.1f} h", va="center", fontsize=10)
+        axes.margins(x=0.18)
+    panels[0].invert_yaxis()  # The other one is the same.
+    entries = panels[0].get_legend_handles_labels()
+    figure.legend(*entries, loc="outside lower center", ncols=3, fontsize=9)
     figure.suptitle("Time of 1M updates", fontsize=13)
     return figure
-
-
-def _draw_hours(axes: Any, hours: dict[str, float], title: str) -> None:
-    axes.set_title(title, fontsize=11)
-    axes.set_xlabel("hours")
-    axes.grid(True, axis="x", color="0.9")
-    axes.set_axisbelow(True)
-    totals = []
-    for row, stages in enumerate(_METHODS.values()):
-        start = 0.0
-        for name in stages:
-            axes.barh(
-                row, hours[name], left=start, height=0.6, color=_COLORS[name], label=_NAMES[name]
-            )
-            start += hours[name]
-        axes.text(start, row, f" {start:.1f} h", va="center", fontsize=10)
-        totals.append(start)
-    axes.set_yticks(range(len(_METHODS)), list(_METHODS))
-    axes.set_xlim(0.0, 1.18 * max(totals))

@@ -11,6 +11,7 @@ from tf_agents.networks import actor_distribution_network, network
 from tf_agents.typing import types
 
 from fbrc_agent.networks import initializers
+from fbrc_agent.utils import checks
 
 
 class _ProjectionNetwork(tanh_normal_projection_network.TanhNormalProjectionNetwork):
@@ -45,7 +46,12 @@ def create_actor_network(
       fc_layer_params: Units of the hidden layers.
       log_std_bounds: Lower and upper clip of the log standard deviation, before tanh.
       name: Name of the network.
+
+    Raises:
+      ValueError: If units or bounds are not as above.
     """
+    checks.check_units("fc_layer_params", fc_layer_params)
+    checks.check_bounds("log_std_bounds", log_std_bounds)
 
     def standard_deviation(log_std):
         return tf.exp(tf.clip_by_value(log_std, *log_std_bounds))

@@ -1,4 +1,4 @@
-"""mu(a|s): the density of the actions in the data, a mixture of tanh-squashed normals."""
+"""mu(a|s), the behavior policy that made the data: a mixture of tanh-squashed normals."""
 
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
@@ -13,6 +13,7 @@ from tf_agents.typing import types
 from tf_agents.utils import nest_utils
 
 from fbrc_agent.networks import initializers
+from fbrc_agent.utils import checks
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -32,7 +33,7 @@ class SquashedMixture(tfp.distributions.TransformedDistribution):
     The tanh stands outside of the mixture: one inverse per action instead of one per component, the
     same density. Two things are added to TFP's transformed distribution. `log_prob` first moves the
     action `BOUNDARY_MARGIN` inside the box, so that the density and its gradient are finite on the
-    whole closed box (beyond the margin the density is constant, its gradient 0). `mode` is the
+    closed box (beyond the margin the density is constant, its gradient 0). `mode` is the
     squashed location of the component at which the mixture of normals is highest, exact when
     components do not overlap; this is the squashed mode, as TF-Agents' `SquashToSpecNormal` has it.
 
@@ -143,12 +144,14 @@ class MixtureBehaviorNetwork(network.Network):
 
         Raises:
           ValueError: If the actions are not one bounded floating spec of rank 1 with finite bounds,
-            or `num_components` is below 1.
+            or another argument is not as above.
         """
         super().__init__(input_tensor_spec=input_tensor_spec, state_spec=(), name=name)
         self._low, self._high = _action_bounds(output_tensor_spec)
-        if num_components < 1:
-            raise ValueError(f"num_components must be at least 1, got {num_components}.")
+        checks.check_integer("num_components", num_components, low=1)
+        checks.check_flag("joint", joint)
+        checks.check_units("fc_layer_params", fc_layer_params)
+        checks.check_bounds("log_std_bounds", log_std_bounds)
         self._output_tensor_spec = output_tensor_spec
         self._num_components = num_components
         self._joint = joint
@@ -175,7 +178,7 @@ class MixtureBehaviorNetwork(network.Network):
 
     @property
     def output_tensor_spec(self) -> types.BoundedTensorSpec:
-        """The spec of the actions that the density is over."""
+        """The spec of the actions."""
         return self._output_tensor_spec
 
     @property
@@ -230,15 +233,15 @@ def _action_bounds(spec: types.BoundedTensorSpec) -> tuple[np.ndarray, np.ndarra
     bounded = hasattr(spec, "minimum") and hasattr(spec, "maximum")
     if not bounded or spec.shape.rank != 1 or not spec.dtype.is_floating:
         raise ValueError(
-            "output_tensor_spec must be one floating BoundedTensorSpec of shape [A] (the action "
-            f"box the density lives on), got {spec}."
+            f"output_tensor_spec is {spec}; it must be one floating BoundedTensorSpec of shape "
+            "[A], the box of the actions."
         )
     low, high = (np.broadcast_to(b, spec.shape) for b in (spec.minimum, spec.maximum))
     # Unbounded specs carry the largest floats as bounds: half of their width overflows.
     with np.errstate(over="ignore"):
         if not np.all(np.isfinite(high - low)) or not np.all(low < high):
             raise ValueError(
-                "output_tensor_spec must have finite bounds with minimum < maximum, got "
-                f"[{low}, {high}]."
+                f"output_tensor_spec has the bounds [{low}, {high}]; they must be finite, with "
+                "minimum < maximum."
             )
     return low, high

@@ -10,13 +10,7 @@ from tf_agents.typing import types
 from tf_agents.utils import common
 
 from fbrc_agent.networks import initializers, network_checks
-
-_CRITIC_NAMES = {
-    "critic_network": "CriticNetwork1",
-    "critic_network_2": "CriticNetwork2",
-    "target_critic_network": "TargetCriticNetwork1",
-    "target_critic_network_2": "TargetCriticNetwork2",
-}
+from fbrc_agent.utils import checks
 
 
 @gin.configurable
@@ -25,8 +19,8 @@ class BehaviorRegularizedCriticNetwork(network.Network):
 
     A critic network over (observation, action) for `SacAgent`-like agents. Only the offset O is
     learned: the variables of this network are the offset network's alone, so that a target copy
-    shares none of them, and `copy` copies O while it shares mu. Whoever owns this network must
-    therefore track mu itself for its checkpoints, as `FbrcAgent` does.
+    shares none of them, and `copy` copies O while it shares mu. An object that owns this network
+    must therefore track mu itself for its checkpoints, as `FbrcAgent` does.
     """
 
     def __init__(
@@ -77,69 +71,57 @@ class BehaviorRegularizedCriticNetwork(network.Network):
         offset_network = self._offset_network.copy(name=f"{name}Offset", **kwargs)
         return type(self)(offset_network, self.behavior_network, name=name)
 
-    def call(self, inputs, step_type=(), network_state=(), training=False):
-        """Returns Q of shape `[B]` (or `[B, T]`) and the offset network's next state."""
-        observation, action = inputs
+    def call(self, inputs, step_type=(), network_state=(), training=False, log_mu=None):
+        """Returns Q of shape `[B]` (or `[B, T]`) and the offset network's next state.
+
+        Args:
+          inputs: (observation, action).
+          step_type: Step types.
+          network_state: State of the offset network.
+          training: Whether the call is of a training step.
+          log_mu: log mu(a|s), where it is known already: two critics then take one evaluation.
+        """
         offset, network_state = self._offset_network(
             inputs, step_type=step_type, network_state=network_state, training=training
         )
-        behavior = call_behavior_network(self.behavior_network, observation, step_type)
-        return offset + behavior_log_prob(
-            behavior, action, self.input_tensor_spec[1]
-        ), network_state
-
-
-def call_behavior_network(
-    behavior_network: network.Network,
-    observation: types.NestedTensor,
-    step_type: types.Tensor,
-    training: bool = False,
-) -> types.NestedDistribution:
-    """Returns mu(.|s); the network is called with what TF-Agents' policies call theirs with."""
-    behavior, _ = behavior_network(
-        observation, step_type=step_type, network_state=(), training=training
-    )
-    return behavior
-
-
-def behavior_log_prob(
-    behavior: types.NestedDistribution, action: types.NestedTensor, action_spec
-) -> types.Tensor:
-    """Returns log mu(a|s) in nats, summed over the action's dimensions and its nest, `[B]`."""
-    return common.log_probability(behavior, action, action_spec)
+        if log_mu is None:
+            observation, action = inputs
+            behavior, _ = self.behavior_network(
+                observation, step_type=step_type, network_state=(), training=False
+            )
+            log_mu = common.log_probability(behavior, action, self.input_tensor_spec[1])
+        return offset + log_mu, network_state
 
 
 def make_critics(
-    given: Mapping[str, Optional[network.Network]],
-    critic_spec: types.NestedTensorSpec,
-    behavior_network: network.Network,
-    has_offset: bool,
+    given: Mapping[str, network.Network], behavior_network: network.Network, has_offset: bool
 ) -> dict[str, network.Network]:
-    """Returns an agent's critics: Q = O + log mu of each network O, or the networks themselves.
+    """Returns Q = O + log mu of each network O; Q itself if it is given, or without the offset.
 
     Args:
-      given: The networks by the agent's arguments. A `BehaviorRegularizedCriticNetwork` is taken
-        for O + log mu as it is; None, for all but "critic_network", is left out.
-      critic_spec: Specs of (observation, action).
+      given: The networks by the names of an agent's arguments.
       behavior_network: mu.
       has_offset: Whether Q is O + log mu.
 
     Raises:
-      ValueError: If a network does not take the specs, or is its own twin; or is wrapped, but
-        around another mu, or where `has_offset` is False.
+      ValueError: If Q = O + log mu is given with another mu, or without the offset.
     """
-    make = _with_log_mu if has_offset else _without_log_mu
     made = {}
     for argument, net in given.items():
-        if net is not None or argument == "critic_network":
-            network_checks.check_input_spec(argument, net, critic_spec)
-            made[argument] = make(argument, net, behavior_network)
-    critic, twin = given["critic_network"], given["critic_network_2"]
-    if critic is not None and critic is twin:
-        raise ValueError(
-            f"critic_network_2 and critic_network are the same network, '{critic.name}'; give "
-            "critic_network_2 weights of its own, or leave it out for a copy that has."
-        )
+        is_wrapped = learned(net) is not net
+        if is_wrapped and not has_offset:
+            raise ValueError(
+                f"{argument} '{net.name}' is O + log mu, but the agent's regularization has no "
+                "offset; give the network that it wraps, or regularization='offset'."
+            )
+        if is_wrapped and net.behavior_network is not behavior_network:
+            raise ValueError(
+                f"{argument} wraps the behavior network '{net.behavior_network.name}', not the "
+                f"agent's behavior_network '{behavior_network.name}'; give both the same object."
+            )
+        if has_offset and not is_wrapped:
+            net = BehaviorRegularizedCriticNetwork(net, behavior_network, name=argument)
+        made[argument] = net
     return made
 
 
@@ -148,26 +130,6 @@ def learned(critic: network.Network) -> network.Network:
     if isinstance(critic, BehaviorRegularizedCriticNetwork):
         return critic.offset_network
     return critic
-
-
-def _with_log_mu(argument, net, behavior_network):
-    if not isinstance(net, BehaviorRegularizedCriticNetwork):
-        return BehaviorRegularizedCriticNetwork(net, behavior_network, _CRITIC_NAMES[argument])
-    if net.behavior_network is not behavior_network:
-        raise ValueError(
-            f"{argument} wraps the behavior network '{net.behavior_network.name}', not the agent's "
-            f"behavior_network '{behavior_network.name}'; give both the same object."
-        )
-    return net
-
-
-def _without_log_mu(argument, net, _):
-    if isinstance(net, BehaviorRegularizedCriticNetwork):
-        raise ValueError(
-            f"{argument} '{net.name}' is O + log mu, but the agent's regularization has no offset; "
-            "give the network that it wraps, or regularization='offset'."
-        )
-    return net
 
 
 @gin.configurable
@@ -185,7 +147,11 @@ def create_offset_network(
       input_tensor_spec: (observation spec, action spec), each one tensor of rank 1.
       fc_layer_params: Units of the hidden layers.
       name: Name of the network.
+
+    Raises:
+      ValueError: If `fc_layer_params` are not integers of 1 or more.
     """
+    checks.check_units("fc_layer_params", fc_layer_params)
     return critic_network.CriticNetwork(
         input_tensor_spec,
         joint_fc_layer_params=fc_layer_params,

@@ -2,7 +2,7 @@
 
 Keras gives every layer that shares one unseeded initializer *instance* the same random numbers.
 TF-Agents' networks hand one `kernel_initializer` to all of their layers and again to every copy, so
-twin critics would come out with equal weights. A *class* is instantiated anew by each layer.
+both critics would come out with equal weights. Each layer makes its own instance of a *class*.
 """
 
 import math

@@ -3,6 +3,7 @@
 Networks are checked once, in the constructors; of a batch only the static shapes are looked at.
 """
 
+from collections.abc import Mapping
 from typing import Any, Optional
 
 import tensorflow as tf
@@ -14,19 +15,26 @@ from tf_agents.typing import types
 from tf_agents.utils import nest_utils
 
 
-def check_specs(time_step_spec: ts.TimeStep, action_spec: types.NestedTensorSpec) -> None:
-    """Refuses specs without an observation or without action bounds with a ValueError."""
+def checked_specs(
+    time_step_spec: ts.TimeStep, action_spec: types.NestedTensorSpec
+) -> tuple[ts.TimeStep, types.NestedTensorSpec]:
+    """Returns specs, of arrays or tensors, as those of tensors.
+
+    Raises:
+      ValueError: If they are without an observation or without bounds of the actions.
+    """
     if not isinstance(time_step_spec, ts.TimeStep):
         raise ValueError(
-            "time_step_spec must be a TimeStep of specs, as `ts.time_step_spec(observation_spec)` "
-            f"makes it, got {time_step_spec}."
+            f"time_step_spec is {time_step_spec}; it must be a TimeStep of specs, as "
+            "`ts.time_step_spec(observation_spec)` makes it."
         )
     for spec in tf.nest.flatten(action_spec):
         if not hasattr(spec, "minimum") or not hasattr(spec, "maximum"):
             raise ValueError(
-                "action_spec must be a nest of BoundedTensorSpec (the box that mu and the policy "
-                f"live on), got {spec}."
+                f"action_spec holds {spec}; it must be a nest of BoundedTensorSpec, the box that "
+                "mu and the policy live on."
             )
+    return tensor_spec.from_spec((time_step_spec, action_spec))
 
 
 def check_input_spec(argument: str, net: network.Network, wanted: types.NestedTensorSpec) -> None:
@@ -44,7 +52,7 @@ def check_input_spec(argument: str, net: network.Network, wanted: types.NestedTe
     """
     if not isinstance(net, network.Network):
         raise ValueError(
-            f"{argument} must be a TF-Agents network, got {net}; "
+            f"{argument} is {net}; it must be a TF-Agents network: "
             "`tf_agents.networks.sequential.Sequential` makes one of Keras layers and models."
         )
     taken = net.input_tensor_spec
@@ -81,9 +89,8 @@ def check_behavior_network(
     behavior, _ = behavior_network(observation, step_type=step_type, network_state=())
     if not _are_distributions_over(action_spec, behavior):
         raise ValueError(
-            f"behavior_network '{behavior_network.name}' must return distributions over actions of "
-            f"{_shapes(action_spec)}, as the action spec has it, but it returned {behavior} for "
-            "one observation."
+            f"behavior_network '{behavior_network.name}' returns {behavior} for one observation; "
+            f"it must return distributions over actions of {_shapes(action_spec)}, the action spec."
         )
 
 
@@ -92,7 +99,7 @@ def check_stateless(behavior_network: network.Network) -> None:
     if behavior_network.state_spec:
         raise ValueError(
             f"behavior_network '{behavior_network.name}' has the state spec "
-            f"{behavior_network.state_spec}; a behavior network must be stateless: mu(a|s)."
+            f"{behavior_network.state_spec}; it must be stateless: mu(a|s)."
         )
 
 
@@ -115,22 +122,40 @@ def check_values(argument: str, net: network.Network, spec: types.NestedTensorSp
     if not tf.is_tensor(values) or tuple(values.shape) != outer or not values.dtype.is_floating:
         found = f"{tuple(values.shape)} {values.dtype.name}" if tf.is_tensor(values) else values
         raise ValueError(
-            f"{argument} '{net.name}' must return one floating value per example, shape {outer} "
-            f"for inputs with the outer dimensions {outer}, but it returned {found}; a last layer "
+            f"{argument} '{net.name}' returns {found} for inputs with the outer dimensions "
+            f"{outer}; it must return one floating value per example, shape {outer}: a last layer "
             "of one unit needs its dimension removed."
         )
 
 
 def has_weights(net: network.Network) -> bool:
-    """Tells whether all layers of a network are built."""
+    """Returns whether all layers of a network are built."""
     try:
         return bool(net.trainable_weights)
     except ValueError:  # how TF-Agents' networks say that they are not built
         return False
 
 
-def check_twins_differ(critic: network.Network, twin: network.Network) -> None:
-    """Refuses a twin that equals its critic: both would stay equal, their minimum idle.
+def check_critics(
+    critics: Mapping[str, network.Network], critic_spec: types.NestedTensorSpec
+) -> None:
+    """Checks what an agent is given for its critics, by the names of its arguments.
+
+    Raises:
+      ValueError: If one does not take the specs, or is both the first and the second critic.
+    """
+    for argument, net in critics.items():
+        check_input_spec(argument, net, critic_spec)
+    critic = critics["critic_network"]
+    if critic is critics.get("critic_network_2"):
+        raise ValueError(
+            f"critic_network_2 and critic_network are the same network, '{critic.name}'; give "
+            "critic_network_2 weights of its own, or leave it out for a copy that has."
+        )
+
+
+def check_critics_differ(critic: network.Network, copy: network.Network) -> None:
+    """Refuses a second critic that equals the first: both would stay equal, their minimum idle.
 
     `Network.copy` of a TF-Agents `Sequential` copies the weights of layers that are built already,
     as those of a functional Keras model always are.
@@ -138,11 +163,11 @@ def check_twins_differ(critic: network.Network, twin: network.Network) -> None:
     Raises:
       ValueError: If all trainable variables of the two are equal.
     """
-    pairs = list(zip(critic.trainable_variables, twin.trainable_variables))
-    if pairs and all(bool(tf.reduce_all(v == t)) for v, t in pairs):
+    pairs = list(zip(critic.trainable_variables, copy.trainable_variables))
+    if pairs and all(bool(tf.reduce_all(v == c)) for v, c in pairs):
         raise ValueError(
             f"critic_network '{critic.name}' has weights already, and its copy came out with the "
-            "same ones, so that the twin critics would never differ; give critic_network_2, a "
+            "same ones, so that the two critics would never differ; give critic_network_2, a "
             "network made in the same way with weights of its own."
         )
 
@@ -166,22 +191,22 @@ def check_batch(transition: trajectory.Transition, weights: Optional[types.Tenso
         "next observation": next_time_steps.observation,
     }
     sizes = {name: [t.shape[0] for t in tf.nest.flatten(nest)] for name, nest in fields.items()}
-    known = {size for of_field in sizes.values() for size in of_field if size is not None}
+    known = set().union(*sizes.values()) - {None}
     if len(known) > 1:
         found = ", ".join(f"{name} {of_field}" for name, of_field in sizes.items())
         raise ValueError(
-            f"All fields of the experience must hold the same number of examples, got {found}."
+            f"Fields of the experience hold {found}; they must hold the same number of examples."
         )
     shape = tf.TensorShape([]) if weights is None else tf.convert_to_tensor(weights).shape
     if not (shape.is_compatible_with([]) or shape.is_compatible_with([*known] or [None])):
         raise ValueError(
-            f"weights must be a scalar or of shape {[*known] or ['B']}, one for each example of "
-            f"the experience, got the shape {shape}."
+            f"weights has the shape {shape}; it must be a scalar or of shape {[*known] or ['B']}, "
+            "one for each example of the experience."
         )
 
 
 def _are_distributions_over(action_spec: types.NestedTensorSpec, behavior: Any) -> bool:
-    """Tells whether a nest holds a distribution for each action, outer dimension 1."""
+    """Returns whether a nest holds a distribution for each action, outer dimension 1."""
     try:
         tf.nest.assert_same_structure(behavior, action_spec)
     except (TypeError, ValueError):
@@ -195,7 +220,7 @@ def _are_distributions_over(action_spec: types.NestedTensorSpec, behavior: Any) 
 
 
 def _sample_shape(distribution: Any) -> tf.TensorShape:
-    """Returns the shape of one sample; `SquashToSpecNormal` does not tell its event shape."""
+    """Returns the shape of one sample; `SquashToSpecNormal` does not know its event shape."""
     shape = distribution.batch_shape + distribution.event_shape
     return distribution.sample().shape if shape.rank is None else shape
 

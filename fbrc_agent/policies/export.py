@@ -1,18 +1,14 @@
 """Exports a policy as a SavedModel that plain TensorFlow serves: observation in, action out."""
 
-import contextlib
-import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Optional
 
 import gin
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework import (
-    convert_to_constants,
-)  # TensorFlow has no public name for it.
+from tensorflow.python.framework import convert_to_constants  # There is no public name.
 from tf_agents.distributions import utils as distribution_utils
 from tf_agents.policies import greedy_policy, policy_saver, tf_policy
 from tf_agents.trajectories import time_step as ts
@@ -40,7 +36,7 @@ def export_policy(
       distribution.
     - `sample`: `observation` and `seed` [B] int64 to `action`, drawn from the distribution; row i
       is a function of its own observation and seed alone, whatever else is in the batch. For
-      tanh-normal policies, as all that `FbrcAgent` has with `create_actor_network`.
+      tanh-normal policies alone, such as those of `create_actor_network`.
     - `value`, if `value_fn` is given: `observation` and `action` to what it returns.
 
     All floating-point numbers are float32. Observations are taken as they are, beyond the range of
@@ -50,14 +46,14 @@ def export_policy(
     The model holds TensorFlow's own ops only and the weights as constants, each once; it loads
     where neither tf_agents nor tensorflow_probability is installed. Beside it are the requests with
     which TensorFlow Serving warms up, `assets.extra/tf_serving_warmup_requests`, and the model
-    card, `README.md` and `policy.json` (see `model_card`). It is written beside and renamed.
+    card, `README.md` and `policy.json` (see `model_card`). The write is atomic.
 
     Args:
       policy: A stateless TF-Agents policy over one observation tensor and one action tensor.
       directory: The model's directory; its base name is the model's name.
       version: The version; by default the one after the newest, from 1 on.
-      value_fn: What `value` computes, e.g. `FbrcAgent.values`.
-      origin: Entries of the model card that tell where the policy comes from, as JSON takes them.
+      value_fn: What `value` computes, such as an agent's values.
+      origin: Entries of the model card that say where the policy comes from, as JSON takes them.
 
     Returns:
       directory/version.
@@ -65,16 +61,13 @@ def export_policy(
     Raises:
       InputError: If the version exists, or the policy has a state or a nest of observations.
     """
-    _check(policy)
-    name = os.path.basename(os.path.abspath(directory))
 
-    def write(path: str) -> None:
+    def save(path: str, name: str) -> None:
         module, signatures = _serving_module(policy, value_fn)
         tf.saved_model.save(module, path, signatures=signatures)
         serving_requests.write_warmup(path, name)
-        model_card.write(path, name, policy, origin or {})
 
-    return policy_versions.publish(directory, version, write)
+    return _publish(policy, directory, version, origin, save)
 
 
 def export_tf_agents_policy(
@@ -86,56 +79,41 @@ def export_tf_agents_policy(
     """Writes the greedy form of a policy as TF-Agents' `PolicySaver` does, for its pipelines.
 
     `SavedModelPyTFEagerPolicy(path, load_specs_from_pbtxt=True)` loads it, and an `Actor` takes
-    that.
-
-    Args:
-      policy: As of `export_policy`.
-      directory: As of `export_policy`.
-      version: As of `export_policy`.
-      origin: As of `export_policy`.
-
-    Returns:
-      directory/version.
-
-    Raises:
-      InputError: As `export_policy`.
+    that. Arguments, result and errors are those of `export_policy`.
     """
-    _check(policy)
-    name = os.path.basename(os.path.abspath(directory))
 
-    def write(path: str) -> None:
+    def save(path: str, _: str) -> None:
         greedy = greedy_policy.GreedyPolicy(policy)
-        with _quiet_saver():
-            policy_saver.PolicySaver(greedy, batch_size=None).save(path)
-        model_card.write(path, name, policy, origin or {})
-
-    return policy_versions.publish(directory, version, write)
-
-
-@contextlib.contextmanager
-def _quiet_saver() -> Iterator[None]:
-    """Keeps out of the terminal what TensorFlow says of the names and types of `PolicySaver`."""
-
-    def is_of_other_things(record: logging.LogRecord) -> bool:
-        return "is not a valid tf.function parameter name" not in record.getMessage()
-
-    logger = logging.getLogger("absl")
-    logger.addFilter(is_of_other_things)
-    try:
+        # The paths of nests are no names of parameters, TensorFlow would warn of each.
+        saver = policy_saver.PolicySaver(greedy, batch_size=None, use_nest_path_signatures=False)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Encoding a StructuredValue")
-            yield
-    finally:
-        logger.removeFilter(is_of_other_things)
+            saver.save(path)
+
+    return _publish(policy, directory, version, origin, save)
 
 
-def _check(policy: tf_policy.TFPolicy) -> None:
+def _publish(
+    policy: tf_policy.TFPolicy,
+    directory: str,
+    version: Optional[int],
+    origin: Optional[Mapping[str, Any]],
+    save: Callable[[str, str], None],
+) -> str:
+    """Writes what `save(path, name of the model)` does and the model card; returns the path."""
     observation_spec = policy.time_step_spec.observation
     if policy.policy_state_spec or not isinstance(observation_spec, tf.TypeSpec):
         raise InputError(
             "Only a stateless policy over one observation tensor can be exported; this one has the "
             f"state {policy.policy_state_spec} and the observation {observation_spec}."
         )
+    name = os.path.basename(os.path.abspath(directory))
+
+    def write(path: str) -> None:
+        save(path, name)
+        model_card.write(path, name, policy, origin or {})
+
+    return policy_versions.publish(directory, version, write)
 
 
 def _serving_module(
@@ -146,7 +124,8 @@ def _serving_module(
     action = _batched(policy.action_spec, "action")
     seed = tf.TensorSpec([None], tf.int64, name="seed")
     signatures = {}
-    if _is_tanh_normal(policy):
+    distribution = policy.distribution(_restart(_zeros(observation))).action
+    if isinstance(distribution, distribution_utils.SquashToSpecNormal):
         # One frozen function for both signatures, so that the weights are in the file once.
         normal = _frozen(lambda observation: _normal(policy, observation), observation)
         signatures["serving_default"] = _signature(
@@ -163,21 +142,15 @@ def _serving_module(
             lambda observation: [greedy.action(_restart(observation)).action], observation
         )
         signatures["serving_default"] = _signature(
-            lambda observation: {"action": mode(observation)[0]}, observation
+            # A policy may leave its shape unknown, and a signature should have it.
+            lambda observation: {"action": tf.ensure_shape(mode(observation)[0], action.shape)},
+            observation,
         )
     if value_fn is not None:
-        names: list[str] = []
-
-        def flat_values(observation: tf.Tensor, action: tf.Tensor) -> list[tf.Tensor]:
-            values = value_fn(observation, action)
-            names[:] = values
-            return list(values.values())
-
-        values = _frozen(flat_values, observation, action)
+        names = list(value_fn(_zeros(observation), _zeros(action)))
+        values = _frozen(lambda s, a: list(value_fn(s, a).values()), observation, action)
         signatures["value"] = _signature(
-            lambda observation, action: dict(zip(names, values(observation, action))),
-            observation,
-            action,
+            lambda s, a: dict(zip(names, values(s, a))), observation, action
         )
     module = tf.Module(name="policy")
     module.signature_functions = signatures
@@ -217,6 +190,10 @@ def _batched(spec: tf.TensorSpec, name: str) -> tf.TensorSpec:
     return tf.TensorSpec([None, *spec.shape], spec.dtype, name=name)
 
 
+def _zeros(spec: tf.TensorSpec) -> tf.Tensor:
+    return tf.zeros([1, *spec.shape[1:]], spec.dtype)
+
+
 def _restart(observation: tf.Tensor) -> ts.TimeStep:
     # `ts.restart` wants a batch size known while tracing.
     batch = tf.shape(observation)[:1]
@@ -226,17 +203,6 @@ def _restart(observation: tf.Tensor) -> ts.TimeStep:
         discount=tf.ones(batch),
         observation=observation,
     )
-
-
-def _is_tanh_normal(policy: tf_policy.TFPolicy) -> bool:
-    spec = _batched(policy.time_step_spec.observation, "observation")
-    found = []
-
-    def distribution(observation: tf.Tensor) -> None:
-        found.append(policy.distribution(_restart(observation)).action)
-
-    tf.function(distribution, input_signature=[spec], autograph=False).get_concrete_function()
-    return isinstance(found[0], distribution_utils.SquashToSpecNormal)
 
 
 def _normal(policy: tf_policy.TFPolicy, observation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

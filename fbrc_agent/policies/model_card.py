@@ -1,12 +1,12 @@
 """The model card beside an exported policy: policy.json for programs, README.md for people.
 
-Both only tell. Nothing that serves or evaluates a policy follows what is in them to another file:
-the model is the SavedModel alone.
+Both only describe. Nothing that serves or evaluates a policy follows what is in them to another
+file: the model is the SavedModel alone.
 """
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 import numpy as np
@@ -15,7 +15,7 @@ from tf_agents.policies import tf_policy
 from tf_agents.specs import tensor_spec
 
 from fbrc_agent.policies import serving_requests
-from fbrc_agent.utils import atomic_files, json_files, provenance
+from fbrc_agent.utils import atomic_files, json_files, provenance, tables
 from fbrc_agent.utils.errors import InputError
 
 _CARD = "policy.json"
@@ -27,36 +27,32 @@ def write(directory: str, name: str, policy: tf_policy.TFPolicy, origin: Mapping
     policy.json holds `name`; `observation` and `action`, each with name, dtype, shape without the
     batch, and bounds (those of observations are the data's, nothing clips to them);
     `normalization`, None, since observations enter the network as they are; `signatures`, the names
-    and shapes of inputs and outputs; `versions` and `git_revision` of what exported it; and what
-    `origin` tells: for a policy of a run `task`, `seed`, `data` (source, SHA-256, counts, returns),
-    `steps` of both stages, and `scores`, each episode's return and length, or None if the policy at
-    this step was not evaluated.
+    and shapes of inputs and outputs; `versions` and `git_revision` of what exported it; and the
+    entries of `origin`: for a policy of a run `algorithm` (what people call it), `task`, `seed`,
+    `data` (source, SHA-256, counts, returns), `steps` of each stage by its name, and `scores`, each
+    episode's return and length, or None if the policy at this step was not evaluated.
 
     Args:
       directory: The SavedModel.
       name: The model's name.
       policy: What was exported.
-      origin: Entries that tell where it comes from.
+      origin: Entries that say where it comes from.
     """
+    data = origin.get("data", {})
+    data_range = data.get("observation_minimum"), data.get("observation_maximum")
+    signatures = serving_requests.signatures(directory)
     card = {
         "name": name,
         **origin,
-        "observation": {
-            **_describe(policy.time_step_spec.observation, "observation"),
-            **_range(origin.get("data", {})),
-        },
-        "action": {
-            **_describe(policy.action_spec, "action"),
-            "minimum": _bound(policy.action_spec, "minimum"),
-            "maximum": _bound(policy.action_spec, "maximum"),
-        },
+        "observation": _describe("observation", policy.time_step_spec.observation, data_range),
+        "action": _describe("action", policy.action_spec, _bounds(policy.action_spec)),
         "normalization": None,
-        "signatures": _signatures(directory),
+        "signatures": _describe_signatures(signatures),
         "versions": provenance.versions(),
         "git_revision": provenance.git_revision(),
     }
     json_files.write_json(os.path.join(directory, _CARD), card)
-    atomic_files.write_text(os.path.join(directory, "README.md"), _page(directory, card))
+    atomic_files.write_text(os.path.join(directory, "README.md"), _page(card, signatures))
 
 
 def read_task(directory: str) -> str:
@@ -72,52 +68,46 @@ def read_task(directory: str) -> str:
     return task
 
 
-def _describe(spec: tf.TensorSpec, name: str) -> dict[str, Any]:
-    return {"name": name, "dtype": spec.dtype.name, "shape": spec.shape.as_list()}
+def _describe(name: str, spec: tf.TensorSpec, limits: Sequence[Any]) -> dict[str, Any]:
+    shape = {"name": name, "dtype": spec.dtype.name, "shape": spec.shape.as_list()}
+    return {**shape, "minimum": limits[0], "maximum": limits[1]}
 
 
-def _range(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the range of the observations in the data, or nothing where it is not known."""
-    names = {"minimum": "observation_minimum", "maximum": "observation_maximum"}
-    return {key: data.get(name) for key, name in names.items()}
-
-
-def _bound(spec: tf.TensorSpec, name: str) -> Optional[list[float]]:
+def _bounds(spec: tf.TensorSpec) -> Sequence[Optional[list[float]]]:
     if not isinstance(spec, tensor_spec.BoundedTensorSpec):
-        return None
-    return np.broadcast_to(getattr(spec, name), spec.shape).astype(float).tolist()
+        return None, None
+    bounds = (spec.minimum, spec.maximum)
+    return [np.broadcast_to(bound, spec.shape).astype(float).tolist() for bound in bounds]
 
 
-def _signatures(directory: str) -> dict[str, Any]:
+def _describe_signatures(signatures: Mapping[str, Any]) -> dict[str, Any]:
     def tensors(infos: Mapping[str, Any]) -> dict[str, Any]:
         return {
             name: {
                 "dtype": tf.as_dtype(info.dtype).name,
-                "shape": [None if d.size < 0 else d.size for d in info.tensor_shape.dim],
+                "shape": tf.TensorShape(info.tensor_shape).as_list(),
             }
             for name, info in sorted(infos.items())
         }
 
     return {
         name: {"inputs": tensors(signature.inputs), "outputs": tensors(signature.outputs)}
-        for name, signature in serving_requests.signatures(directory).items()
+        for name, signature in signatures.items()
     }
 
 
-def _page(directory: str, card: Mapping[str, Any]) -> str:
+def _page(card: Mapping[str, Any], signatures: Mapping[str, Any]) -> str:
     origin = "".join(f"{line}\n" for line in _origin_lines(card))
     versions = ", ".join(f"{name} {version}" for name, version in card["versions"].items())
     return f"""# {card["name"]}
 
 {origin}
-| signature | inputs | outputs |
-|---|---|---|
-{_signature_rows(card["signatures"])}
+{_signature_table(card["signatures"])}
 
 Observations enter the network as they are: no normalization, no clipping. A row with a NaN or an
 infinity gives a row of NaN. Actions are between
 {card["action"]["minimum"]} and {card["action"]["maximum"]}.{_range_sentence(card)}
-{_examples(directory, card)}
+{_examples(card, signatures)}
 Exported with {versions}; revision {card["git_revision"] or "not known"}. All of this is in
 policy.json.
 """
@@ -125,12 +115,11 @@ policy.json.
 
 def _origin_lines(card: Mapping[str, Any]) -> list[str]:
     lines = []
-    if "task" in card:
-        steps = card["steps"]
+    if "algorithm" in card:
+        steps = ", ".join(f"{count} updates of {stage}" for stage, count in card["steps"].items())
         lines.append(
-            f"A greedy policy for {card['task']}, trained offline by Fisher-BRC "
-            f"(arXiv:2103.08050): {steps['behavior']} updates of the behavior density, "
-            f"{steps['fbrc']} of the agent, seed {card['seed']}."
+            f"A greedy policy for {card['task']}, trained offline by {card['algorithm']}: {steps}, "
+            f"seed {card['seed']}."
         )
     if "data" in card:
         data = card["data"]
@@ -138,56 +127,46 @@ def _origin_lines(card: Mapping[str, Any]) -> list[str]:
             f"Data: {data['source']}, {data['transitions']} transitions, "
             f"SHA-256 of its arrays {data['checksum']}."
         )
-    if card.get("scores") is not None:
-        scores = card["scores"]
+    scores = card.get("scores")
+    if scores is not None:
         normalized = scores.get("normalized_score")
-        lines += [
-            "",
+        episodes = enumerate(zip(scores["lengths"], scores["returns"]))
+        rows = [[f"{i}", f"{length}", f"{value:.2f}"] for i, (length, value) in episodes]
+        summary = (
             f"Return over {len(scores['returns'])} episodes: {scores['return_mean']:.1f} "
             f"(standard deviation {scores['return_std']:.1f})"
-            + ("." if normalized is None else f", normalized {normalized:.1f}."),
-            "",
-            "| episode | steps | return |",
-            "|---|---|---|",
-            *(
-                f"| {i} | {length} | {value:.2f} |"
-                for i, (value, length) in enumerate(zip(scores["returns"], scores["lengths"]))
-            ),
-        ]
+        )
+        summary += "." if normalized is None else f", normalized {normalized:.1f}."
+        table = tables.table([["episode", "steps", "return"], *rows], "r", markdown=True)
+        lines += ["", summary, "", table]
     return lines
 
 
-def _signature_rows(signatures: Mapping[str, Any]) -> str:
+def _signature_table(signatures: Mapping[str, Any]) -> str:
     def cell(tensors: Mapping[str, Any]) -> str:
         return ", ".join(
             f"`{name}` {t['dtype']} [{', '.join('B' if n is None else str(n) for n in t['shape'])}]"
             for name, t in tensors.items()
         )
 
-    return "\n".join(
-        f"| `{name}` | {cell(s['inputs'])} | {cell(s['outputs'])} |"
-        for name, s in signatures.items()
-    )
+    rows = [[f"`{k}`", cell(s["inputs"]), cell(s["outputs"])] for k, s in signatures.items()]
+    return tables.table([["signature", "inputs", "outputs"], *rows], markdown=True)
 
 
 def _range_sentence(card: Mapping[str, Any]) -> str:
     minimum, maximum = card["observation"]["minimum"], card["observation"]["maximum"]
     if minimum is None or maximum is None:
         return ""
-    rows = "\n".join(
-        f"| {i} | {a:.6g} | {b:.6g} |" for i, (a, b) in enumerate(zip(minimum, maximum))
-    )
-    return (
-        "\n\nBeyond the range of the data the policy answers as well, untrained:\n\n"
-        f"| observation | least | most |\n|---|---|---|\n{rows}"
-    )
+    rows = [[f"{i}", f"{a:.6g}", f"{b:.6g}"] for i, (a, b) in enumerate(zip(minimum, maximum))]
+    table = tables.table([["observation", "least", "most"], *rows], "r", markdown=True)
+    return f"\n\nThe policy also answers outside the range of the data, untrained:\n\n{table}"
 
 
-def _examples(directory: str, card: Mapping[str, Any]) -> str:
-    if "serving_default" not in card["signatures"]:
+def _examples(card: Mapping[str, Any], signatures: Mapping[str, Any]) -> str:
+    if "serving_default" not in signatures:
         return ""
     examples = []
-    for name, signature in serving_requests.signatures(directory).items():
+    for name, signature in signatures.items():
         body = serving_requests.rest_body(name, serving_requests.example_inputs(signature))
         examples.append(f"curl -d '{body}' localhost:8501/v1/models/{card['name']}:predict")
     arguments = json.dumps([[0.0] * card["observation"]["shape"][0]])

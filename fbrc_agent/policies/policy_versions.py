@@ -1,14 +1,14 @@
 """TensorFlow Serving's layout, NAME/VERSION, of exported policies: numbering, publishing, pruning.
 
-A server that watches NAME loads a version as soon as its directory is there, so that one is written
-beside, under a name that no server takes for a version, and renamed when it is whole.
+A server that watches NAME loads a version as soon as its directory exists. A version is therefore
+written under a name that no server takes for a version, and renamed when it is complete.
 """
 
 import os
 import shutil
 from typing import Callable, Optional
 
-from fbrc_agent.utils import atomic_files
+from fbrc_agent.utils import atomic_files, checks
 from fbrc_agent.utils.errors import InputError
 
 
@@ -22,11 +22,7 @@ def versions(directory: str) -> list[int]:
 
 
 def newest(directory: str) -> str:
-    """Returns the directory of the newest version below a directory of exports.
-
-    Args:
-      directory: NAME; any other directory, such as NAME/VERSION, is returned as it is.
-    """
+    """Returns the newest NAME/VERSION below NAME; any other directory is returned as it is."""
     found = versions(directory) if os.path.isdir(directory) else []
     return os.path.join(directory, str(found[-1])) if found else directory
 
@@ -52,8 +48,7 @@ def publish(directory: str, version: Optional[int], write: Callable[[str], None]
             f"{directory} ends in the number of a version; give the directory of the model, "
             f"{os.path.dirname(directory) or '.'}, and the version, {name}, by itself."
         )
-    if version is not None and version < 0:
-        raise InputError(f"The version of {directory} is {version}; it must be 0 or more.")
+    checks.check_integer(f"The version of {directory}", version, low=0, optional=True)
     _check_free(directory, version)
     os.makedirs(directory, exist_ok=True)
     temporary = atomic_files.temporary_name(os.path.join(directory, str(version or "next")))
@@ -74,12 +69,7 @@ def publish(directory: str, version: Optional[int], write: Callable[[str], None]
 
 
 def prune(directory: str, keep: int) -> None:
-    """Removes all but the newest versions.
-
-    Args:
-      directory: NAME.
-      keep: How many stay.
-    """
+    """Removes all but the newest `keep` versions below `directory`, NAME."""
     for version in versions(directory)[:-keep]:
         path = os.path.join(directory, str(version))
         # Renamed first, so that a server never finds a version that lacks files.

@@ -70,12 +70,7 @@ def rest_body(signature_name: str, inputs: Mapping[str, np.ndarray]) -> str:
 
 
 def write_warmup(directory: str, model_name: str) -> None:
-    """Writes the warm-up requests of a SavedModel: each signature, batches of 1 and 32.
-
-    Args:
-      directory: The SavedModel.
-      model_name: The name under which it is to be served.
-    """
+    """Writes the warm-up requests of a SavedModel: each signature, batches of 1 and 32."""
     path = os.path.join(directory, WARMUP)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with tf.io.TFRecordWriter(path) as writer:

@@ -1,31 +1,65 @@
-"""Checkpoints of a run: sealed with a manifest once saved, verified before one is restored.
+"""Checkpoints of a stage: checked against their checksums, and against the run, before a restore.
 
-TF-Agents' Learner restores the newest checkpoint that the state file `checkpoint` of its directory
-names. `prepare` sees to it beforehand that this one is whole and this run's.
+Beside `ckpt-20.index` and `ckpt-20.data-00000-of-00001`, which TensorFlow writes, the manifest
+`ckpt-20.manifest.json` has the size and SHA-256 of each. It is written last, so the newest
+checkpoint without one is a save that a kill cut short. TF-Agents' Learner restores the checkpoint
+that the state file `checkpoint` names; `prepare` makes it name one that is complete and of this
+run.
 """
 
+import dataclasses
+import hashlib
 import os
+import re
+import shutil
 import sys
 from typing import Any, Callable, Optional
 
 import tensorflow as tf
 from tf_agents.agents import tf_agent
-from tf_agents.networks import network
+from tf_agents.train import learner
 
 from fbrc_agent import __version__
-from fbrc_agent.training import checkpoint_files
-from fbrc_agent.utils import json_files
+from fbrc_agent.utils import atomic_files, json_files
 from fbrc_agent.utils.errors import InputError
 
-_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
-# Differing variables that a message names.
-_NAMED = 3
+# Of what a checkpoint holds; to be raised when this version cannot resume from older checkpoints.
+_FORMAT = 2
+
+_FILE = re.compile(r"ckpt-(\d+)\.(index|data-\d{5}-of-\d{5}|manifest\.json)")
+_QUARANTINED = "damaged-"
+# What TensorFlow writes before it renames it, and the state file, which may name a removed one.
+_UNFINISHED = re.compile(r"ckpt-\d+_temp|.*\.tempstate\d+|checkpoint(\.tmp.*)?")
+_HASH_BYTES = 1 << 20
 
 
-def newest_valid(directory: str) -> Optional[str]:
-    """Returns the prefix of the newest checkpoint that is whole, or None if there is none at all.
+@dataclasses.dataclass(frozen=True)
+class Damage:
+    """A checkpoint that cannot be used.
 
-    It changes nothing; a damaged one that is passed over is named on stderr.
+    Attributes:
+      checkpoint: Its step.
+      file: The file.
+      problem: What is wrong with it, a phrase after the name of the file.
+    """
+
+    checkpoint: int
+    file: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.file} {self.problem}"
+
+
+def directory_of(stage_dir: str) -> str:
+    """Returns where the Learner of a stage keeps its checkpoints."""
+    return os.path.join(stage_dir, learner.TRAIN_DIR, learner.POLICY_CHECKPOINT_DIR)
+
+
+def newest_complete(directory: str) -> Optional[str]:
+    """Returns the prefix of the newest complete checkpoint, or None if there is none at all.
+
+    It changes nothing; newer ones that are damaged are named on stderr.
 
     Args:
       directory: Directory of checkpoints.
@@ -33,141 +67,215 @@ def newest_valid(directory: str) -> Optional[str]:
     Raises:
       InputError: If there are checkpoints and all are damaged.
     """
-    found = checkpoint_files.find(directory)
-    if found.step is None:
-        return None
-    for fault in found.faults.values():
-        print(f"{fault}; ckpt-{found.step} is used instead.", file=sys.stderr)
-    return checkpoint_files.path_prefix(directory, found.step)
+    step, damaged = _find(directory)
+    for damage in damaged:
+        print(f"{damage}; ckpt-{step} is used instead.", file=sys.stderr)
+    return None if step is None else _prefix(directory, step)
 
 
-def prepare(directory: str, agent: tf_agent.TFAgent, identity: dict[str, Any]) -> None:
-    """Makes the newest checkpoint that is whole the one that the Learner will restore.
+def prepare(directory: str, agent: tf_agent.TFAgent, identity: dict[str, str]) -> list[Damage]:
+    """Makes the newest complete checkpoint the one that the Learner will restore.
 
-    Newer ones that are damaged are renamed to `damaged-...` and named on stderr. One that was saved
-    by a process killed before it could seal it is sealed once it was read. What a killed process
-    left unfinished is removed.
+    Newer ones that are damaged are renamed to `damaged-...` and named on stderr. What a killed
+    process left unfinished is removed.
 
     Args:
       directory: Directory of checkpoints of the Learner.
       agent: The agent, its networks built.
-      identity: As of `sealing`.
+      identity: As of `Saver`.
+
+    Returns:
+      The damaged ones.
 
     Raises:
       InputError: If all checkpoints are damaged, or the one to be restored is of another run, other
-        networks or a version that this one cannot go on from; nothing is changed then.
+        networks or a version that this one cannot resume from; nothing is changed then.
     """
     if not os.path.isdir(directory):
-        return
-    found = checkpoint_files.find(directory)
-    if found.step is not None:
-        prefix = checkpoint_files.path_prefix(directory, found.step)
-        if found.is_sealed:
-            _check_identity(prefix, identity)
-        _check_networks(prefix, agent)
-        for step, fault in found.faults.items():
-            aside = checkpoint_files.move_aside(directory, step)
-            print(
-                f"{fault}; going on from ckpt-{found.step}, what is left of ckpt-{step} is "
-                f"{aside}.* now.",
-                file=sys.stderr,
-            )
-        checkpoint_files.write_state(directory, found.step)
-    checkpoint_files.remove_unfinished(directory, found.step)
-    if found.step is not None and not found.is_sealed:
-        checkpoint_files.seal(directory, found.step, identity)
+        return []
+    step, damaged = _find(directory)
+    if step is not None:
+        prefix = _prefix(directory, step)
+        _check_identity(prefix, identity)
+        restore(prefix, agent)
+    for damage in damaged:
+        number = damage.checkpoint
+        for name in _files(directory)[number]:
+            os.replace(os.path.join(directory, name), os.path.join(directory, _QUARANTINED + name))
+        print(
+            f"{damage}; resuming from ckpt-{step}, what is left of ckpt-{number} is quarantined "
+            f"as {_QUARANTINED}ckpt-{number}.*.",
+            file=sys.stderr,
+        )
+    _remove_unfinished(directory, step)
+    _write_state(directory)
+    return damaged
 
 
-def sealing(
-    save: Callable[..., None], directory: str, identity: dict[str, Any], keep: int
-) -> Callable[..., None]:
-    """Returns a Learner's checkpoint trigger that also seals what was saved, and prunes.
+def restore(prefix: str, agent: tf_agent.TFAgent) -> None:
+    """Restores an agent from a checkpoint, which may hold more than the agent.
 
     Args:
-      save: The trigger, of (step, force_trigger).
-      directory: Directory of checkpoints of the Learner, which keeps more than `keep` of them: an
-        old one goes only when a new one is on the disk for good.
-      identity: What the run is of, numbers and texts by name.
-      keep: How many checkpoints are kept, and as many of the damaged ones that were moved aside.
-    """
-
-    def save_and_seal(step: int, force_trigger: bool = False) -> None:
-        save(step, force_trigger=force_trigger)
-        prefix = checkpoint_files.path_prefix(directory, step)
-        is_sealed = os.path.exists(checkpoint_files.manifest_path(prefix))
-        if os.path.exists(prefix + ".index") and not is_sealed:
-            checkpoint_files.seal(directory, step, identity)
-            checkpoint_files.prune(directory, keep)
-
-    return save_and_seal
-
-
-def _check_identity(prefix: str, identity: dict[str, Any]) -> None:
-    """Checks that a sealed checkpoint is this run's.
+      prefix: What the paths of the checkpoint's files begin with.
+      agent: The agent, its networks built.
 
     Raises:
-      InputError: If it is not.
+      InputError: If the checkpoint lacks a variable of the agent, or has another shape for it.
     """
-    manifest: Any = json_files.read_json(checkpoint_files.manifest_path(prefix))
-    if manifest["format"] != checkpoint_files.FORMAT:
+    try:
+        restored = tf.train.Checkpoint(agent=agent).read(prefix).expect_partial()
+        restored.assert_existing_objects_matched()
+    except (AssertionError, ValueError) as error:
+        raise InputError(
+            f"{prefix} does not fit the agent of this run ({str(error).strip().rstrip('.')}); give "
+            "another root_dir to start again."
+        ) from error
+
+
+class Saver:
+    """Saves checkpoints with manifests, and removes old ones."""
+
+    def __init__(
+        self, save: Callable[..., None], directory: str, identity: dict[str, str], keep: int
+    ):
+        """Creates the saver.
+
+        Args:
+          save: The checkpoint trigger of a Learner, of (step, force_trigger).
+          directory: Directory of checkpoints of the Learner, which keeps more than `keep` of them:
+            an old one is removed only when a new one is on the disk.
+          identity: Which run and stage it is of, texts by name; manifests carry it.
+          keep: How many checkpoints are kept, and as many of the quarantined ones.
+        """
+        self._save, self._directory = save, directory
+        self._identity, self._keep = identity, keep
+
+    def save(self, step: int) -> None:
+        """Saves a checkpoint, unless that of this step has been saved."""
+        path = _manifest(self._directory, step)
+        if os.path.exists(path):
+            return
+        self._save(step, force_trigger=True)
+        names = _files(self._directory).get(step, [])
+        manifest = {
+            "format": _FORMAT,
+            "version": __version__,
+            "step": step,
+            "identity": self._identity,
+            "files": {
+                name: _size_and_checksum(os.path.join(self._directory, name)) for name in names
+            },
+        }
+        json_files.write_json(path, manifest)
+        for prefix in ("", _QUARANTINED):
+            files = _files(self._directory, prefix)
+            for old in sorted(files)[: -self._keep]:
+                for name in reversed(files[old]):  # The manifest first.
+                    os.remove(os.path.join(self._directory, name))
+
+
+def _prefix(directory: str, step: int) -> str:
+    return os.path.join(directory, f"ckpt-{step}")
+
+
+def _manifest(directory: str, step: int) -> str:
+    return _prefix(directory, step) + ".manifest.json"
+
+
+def _find(directory: str) -> tuple[Optional[int], list[Damage]]:
+    """Returns the step of the newest complete checkpoint and the newer damaged ones."""
+    damaged: list[Damage] = []
+    steps = sorted(_files(directory), reverse=True)
+    for step in steps:
+        damage = _damage(directory, step)
+        if damage is None:
+            return step, damaged
+        # A kill leaves no more than one without a manifest.
+        if step != steps[0] or os.path.exists(_manifest(directory, step)):
+            damaged.append(damage)
+    if damaged:
+        raise InputError(
+            f"No checkpoint in {directory} is complete ({'; '.join(map(str, damaged))}); remove "
+            "the directory to start this stage again."
+        )
+    return None, []
+
+
+def _damage(directory: str, step: int) -> Optional[Damage]:
+    """Compares a checkpoint with its manifest."""
+    path = _manifest(directory, step)
+    if not os.path.exists(path):
+        return Damage(step, path, "is missing")
+    try:
+        manifest: Any = json_files.read_json(path, ("format", "version", "identity", "files"))
+        files = {name: (e["bytes"], e["sha256"]) for name, e in manifest["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Damage(step, path, "is damaged: it is not what was saved")
+    for name, (size, checksum) in files.items():
+        path = os.path.join(directory, name)
+        if not os.path.isfile(path):
+            return Damage(step, path, "is missing")
+        found = _size_and_checksum(path)
+        if found["bytes"] != size:
+            return Damage(step, path, f"has {found['bytes']} bytes, not {size}")
+        if found["sha256"] != checksum:
+            return Damage(step, path, "is damaged: its SHA-256 is not that of what was saved")
+    return None
+
+
+def _check_identity(prefix: str, identity: dict[str, str]) -> None:
+    manifest: Any = json_files.read_json(prefix + ".manifest.json")
+    if manifest["format"] != _FORMAT:
         raise InputError(
             f"{prefix} was saved by fbrc_agent {manifest['version']} in format "
-            f"{manifest['format']}, this is {__version__} with format {checkpoint_files.FORMAT}; "
-            "go on with that version, or give another root_dir to start anew."
+            f"{manifest['format']}, this is {__version__} with format {_FORMAT}; resume with that "
+            "version, or give another root_dir to start again."
         )
-    saved = manifest["identity"]
-    differing = [  # What a checkpoint does not say of itself cannot be compared.
-        f"{name} {saved[name]!r}, this run's is {wanted!r}"
-        for name, wanted in identity.items()
-        if name in saved and saved[name] != wanted
-    ]
-    if differing:
-        raise InputError(
-            f"{prefix} has {'; '.join(differing)}; give another root_dir to start anew."
+    for name, wanted in identity.items():
+        found = manifest["identity"].get(name)
+        if found != wanted:
+            raise InputError(
+                f"{prefix} has {name} {found!r}, this run's is {wanted!r}; give another root_dir "
+                "to start again."
+            )
+
+
+def _remove_unfinished(directory: str, newest: Optional[int]) -> None:
+    """Removes the state file, what saves left that were cut short, and all after the newest."""
+    for name in os.listdir(directory):
+        match, path = _FILE.fullmatch(name), os.path.join(directory, name)
+        if match and (newest is None or int(match.group(1)) > newest):
+            os.remove(path)
+        elif _UNFINISHED.fullmatch(name):
+            shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+
+
+def _write_state(directory: str) -> None:
+    """Writes the state file, so that TensorFlow restores the newest checkpoint, if there is one."""
+    names = [f"ckpt-{step}" for step in sorted(_files(directory))]
+    if names:
+        # With an absolute directory the paths stay as they are, relative.
+        state = tf.compat.v1.train.generate_checkpoint_state_proto(
+            os.path.abspath(directory), names[-1], names
         )
+        atomic_files.write_text(os.path.join(directory, "checkpoint"), str(state))
 
 
-def _check_networks(prefix: str, agent: tf_agent.TFAgent) -> None:
-    """Checks that the networks in a checkpoint have the variables that the agent's have.
-
-    Raises:
-      InputError: If they do not.
-    """
-    view = tf.train.TrackableView(agent)
-    parts = view.children(agent)
-    networks = {n: part for n, part in parts.items() if isinstance(part, network.Network)}
-    seen, differing = set(), []
-    shapes = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
-    for key, saved in sorted(shapes.items()):
-        path = key[: -len(_VALUE)].split("/")
-        is_slot = ".OPTIMIZER_SLOT" in path  # An optimizer's, which makes it at its first update.
-        if not key.endswith(_VALUE) or len(path) < 2 or path[1] not in networks or is_slot:
-            continue
-        variable = _follow(view, agent, path[1:])
-        seen.add(id(variable))
-        own = None if variable is None else tuple(variable.shape)
-        if own != tuple(saved):
-            name = "/".join(part.lstrip("_") for part in path[1:])
-            differing.append(f"{name} {tuple(saved)}, this run's is {own or 'not there'}")
-    for name, net in networks.items():
-        for variable in net.variables:
-            if id(variable) not in seen:
-                differing.append(
-                    f"no {name.lstrip('_')} {variable.name}, this run's is {tuple(variable.shape)}"
-                )
-    if differing:
-        more = f"; and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""
-        raise InputError(
-            f"{prefix} has {'; '.join(differing[:_NAMED])}{more}; give another root_dir to start "
-            "anew."
-        )
+def _files(directory: str, prefix: str = "") -> dict[int, list[str]]:
+    """Returns the sorted names of each checkpoint's files, by step, that have a prefix."""
+    files: dict[int, list[str]] = {}
+    for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else []:
+        match = name.startswith(prefix) and _FILE.fullmatch(name[len(prefix) :])
+        if match:
+            files.setdefault(int(match.group(1)), []).append(name)
+    return files
 
 
-def _follow(view: tf.train.TrackableView, root: Any, path: list[str]) -> Any:
-    """Returns what a checkpoint's key leads to from the agent, or None."""
-    node = root
-    for part in path:
-        node = view.children(node).get(part.replace(".S", "/").replace("..", "."))
-        if node is None:
-            return None
-    return node
+def _size_and_checksum(path: str) -> dict[str, Any]:
+    """Returns the size and SHA-256 of a file, after all of it is on the disk."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        while chunk := file.read(_HASH_BYTES):
+            digest.update(chunk)
+        return {"bytes": file.tell(), "sha256": digest.hexdigest()}

@@ -1,52 +1,90 @@
-"""What a run writes while it goes on: metrics.jsonl, TensorBoard summaries, the progress bar."""
+"""What a run writes while it trains: metrics.jsonl, TensorBoard summaries, the progress bar.
+
+Lines of metrics.jsonl are JSON objects. `{"stage", "step", "seconds", numbers...}` has numbers, and
+`{"stage", "step", "seconds", "event", details...}` is an event:
+
+    resumed               the stage resumed from the checkpoint of this step
+    checkpoint_damaged    "checkpoint", its step, "file" and "problem"; another one was used
+    diverged              "q", a mean of |Q|, is beyond "bound", the largest return there can be
+    not_finite            "tensor" is "value"; the run ended
+    interrupted           "signal" ended the run, after a checkpoint
+"""
 
 import json
 import math
 import os
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 import tensorflow as tf
 
-from fbrc_agent.training import run_directory
 from fbrc_agent.utils import atomic_files, progress
+from fbrc_agent.utils.errors import InputError
 
-STAGES = ("behavior", "fbrc")
+_FILE = "metrics.jsonl"
+
+
+def read_metrics(root_dir: str, stage: Optional[str] = None) -> list[dict[str, Any]]:
+    """Returns the lines of root_dir/metrics.jsonl that hold numbers, of one stage or of all.
+
+    Raises:
+      InputError: If there is a line that no run writes. A last line cut by a kill is left out.
+    """
+    records = [record for record in _read(root_dir) if "event" not in record]
+    return [record for record in records if stage in (None, record["stage"])]
+
+
+def read_events(root_dir: str) -> list[dict[str, Any]]:
+    """Returns the events of root_dir/metrics.jsonl; raises as `read_metrics`."""
+    return [record for record in _read(root_dir) if "event" in record]
+
+
+def scores(records: Sequence[Mapping[str, Any]], step: int) -> Optional[Mapping[str, Any]]:
+    """Returns the evaluation of a step among a stage's records; None if there is none."""
+    return next((r for r in reversed(records) if r["step"] == step and "returns" in r), None)
 
 
 class StageLog:
-    """Log of one stage of a run; an interrupted stage goes on where its checkpoint stands.
+    """Log of one stage of a run; a stage that resumes continues the log of before.
 
-    Lines of `metrics.jsonl` are `{"stage", "step", "seconds", scalars...}`; `seconds` counts the
-    training of the stage, over all its starts, without evaluation and logging.
+    `seconds` counts the training of the stage, over all its starts, without evaluation and logging.
+
+    Attributes:
+      stage: Name of the stage.
+      records: The lines of this stage that hold numbers.
     """
 
-    def __init__(self, root_dir: str, stage: str, step: int, num_steps: int):
+    def __init__(self, root_dir: str, stages: Sequence[str], stage: str, step: int, num_steps: int):
         """Opens the log at a step; lines that a killed run wrote beyond it are dropped.
 
         Args:
           root_dir: Directory of the run.
-          stage: One of `STAGES`.
-          step: Step of the checkpoint that the stage goes on from.
+          stages: Names of the stages of the run, in their order.
+          stage: Name of this stage.
+          step: Step of the checkpoint that the stage resumes from; 0 if there is none.
           num_steps: Step at which the stage ends.
         """
         self.stage = stage
-        self._path = os.path.join(root_dir, "metrics.jsonl")
-        records = [r for r in run_directory.read_metrics(root_dir) if self._is_before(r, step)]
+        self._path = os.path.join(root_dir, _FILE)
+        earlier = stages[: stages.index(stage)]
+        records = [
+            record
+            for record in _read(root_dir)
+            if record["stage"] in earlier or (record["stage"] == stage and record["step"] <= step)
+        ]
         atomic_files.write_text(self._path, "".join(_line(record) for record in records))
-        self.records = [r for r in records if r["stage"] == stage]
+        own = [record for record in records if record["stage"] == stage]
+        self.records = [record for record in own if "event" not in record]
         self._step = step
-        self._seconds = self.records[-1]["seconds"] if self.records else 0.0
+        self._seconds = own[-1]["seconds"] if own else 0.0
         self._started: Optional[float] = None
-        self._writer = tf.summary.create_file_writer(os.path.join(root_dir, "eval", stage))
+        self._writer = tf.summary.create_file_writer(os.path.join(root_dir, stage, "eval"))
+        width = max(map(len, stages))
         self._bar = progress.make_bar(
-            total=num_steps, initial=step, desc=f"{stage:8s}", unit="update"
+            total=num_steps, initial=step, desc=stage.ljust(width), unit="update"
         )
-
-    def _is_before(self, record: dict[str, Any], step: int) -> bool:
-        order = STAGES.index(record["stage"]) - STAGES.index(self.stage)
-        return order < 0 or (order == 0 and record["step"] <= step)
 
     @property
     def seconds(self) -> float:
@@ -55,7 +93,7 @@ class StageLog:
         return self._seconds + running
 
     def start_clock(self) -> None:
-        """Training begins, or goes on."""
+        """Training begins or continues."""
         self._started = time.monotonic()
 
     def stop_clock(self) -> None:
@@ -67,7 +105,7 @@ class StageLog:
         self._bar.update(step - self._step)
         self._step = step
 
-    def write(self, step: int, scalars: dict[str, Any], score: Optional[str] = None) -> None:
+    def write(self, step: int, scalars: Mapping[str, Any], score: Optional[str] = None) -> None:
         """Appends a line, writes its numbers as summaries, and shows a score in the bar.
 
         Args:
@@ -75,17 +113,17 @@ class StageLog:
           scalars: Numbers, or lists of them (kept in the line only); None for what is not known.
           score: Text for the bar, if the line holds an evaluation.
         """
-        record = {"stage": self.stage, "step": step, "seconds": round(self.seconds, 3), **scalars}
-        record = {k: _finite_or_text(v) for k, v in record.items()}
-        self.records.append(record)
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(_line(record))
+        self.records.append(self._append(step, scalars))
         with self._writer.as_default():
             for name, value in scalars.items():
                 if isinstance(value, float):
                     tf.summary.scalar(name, value, step=step)
         if score is not None:
             self._bar.set_postfix_str(score)
+
+    def write_event(self, step: int, event: str, **details: Any) -> None:
+        """Appends an event, one of those at the top of this module, with its details."""
+        self._append(step, {"event": event, **details})
 
     def warn(self, text: str) -> None:
         """Writes a warning to the terminal, above the bar."""
@@ -96,8 +134,47 @@ class StageLog:
         self._bar.close()
         self._writer.close()
 
+    def _append(self, step: int, entries: Mapping[str, Any]) -> dict[str, Any]:
+        record = {"stage": self.stage, "step": step, "seconds": round(self.seconds, 3), **entries}
+        record = {k: _finite_or_text(v) for k, v in record.items()}
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(_line(record))
+        return record
 
-def _line(record: dict[str, Any]) -> str:
+
+def _read(root_dir: str) -> list[dict[str, Any]]:
+    path = os.path.join(root_dir, _FILE)
+    if not os.path.exists(path):
+        return []
+    records: list[dict[str, Any]] = []
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                record = json.loads(line)
+            except ValueError:
+                if not line.endswith(b"\n"):
+                    break
+                record = None
+            if not _is_record(record):
+                raise InputError(
+                    f"{path}: line {number} is not one that a run writes; remove this line."
+                )
+            records.append(record)
+    return records
+
+
+def _is_record(record: Any) -> bool:
+    if not isinstance(record, dict):
+        return False
+    texts = [v for k, v in record.items() if k != "stage" and isinstance(v, str)]
+    return (
+        isinstance(record.get("stage"), str)
+        and isinstance(record.get("step"), int)
+        and ("event" in record or all(text in ("nan", "inf", "-inf") for text in texts))
+    )
+
+
+def _line(record: Mapping[str, Any]) -> str:
     return json.dumps(record, allow_nan=False) + "\n"
 
 

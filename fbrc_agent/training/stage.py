@@ -1,264 +1,231 @@
-"""One stage of a run: trains an agent with TF-Agents' Learner, logs, evaluates, checkpoints."""
+"""One stage of a run: trains an agent with TF-Agents' Learner, from its newest checkpoint on."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 import signal
-from typing import Any, Callable, Optional
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
 
-import numpy as np
 import tensorflow as tf
 from tf_agents.agents import tf_agent
-from tf_agents.policies import greedy_policy
 from tf_agents.train import learner
-from tf_agents.utils import common
 
-from fbrc_agent.datasets import batches, offline_data
-from fbrc_agent.environments import d4rl, gymnasium_environment
-from fbrc_agent.evaluation import rollouts as evaluation
-from fbrc_agent.training import checkpoints, numerics, pace, run_directory, run_log
+from fbrc_agent.agents.algorithm import Algorithm
+from fbrc_agent.datasets import batches
+from fbrc_agent.datasets.offline_data import OfflineData
+from fbrc_agent.environments.tasks import Task
+from fbrc_agent.training import checkpoints, run_directory, run_log, triggers
 from fbrc_agent.training import strategy as strategies
+from fbrc_agent.training.numerics import Numerics
 from fbrc_agent.utils import signals
-from fbrc_agent.utils.errors import InputError
+from fbrc_agent.utils.errors import NotFiniteError
 
-# TF-Agents' Learner with an interval of 0 would not even save when it is told to.
+# The Learner makes no checkpoint trigger for an interval of 0; `SaveCheckpoint` calls the trigger.
 _NEVER = 1 << 62
-# Evaluations of one run start from the same states, so that its curve compares policies.
-_EVALUATION_SEED = 1000
+# Long enough that a call costs nothing beside its updates, short enough for a live progress bar and
+# for a process that waits after a Ctrl-C.
+_SECONDS_PER_CALL = 0.5
+_MOST_UPDATES = 100
+# Workers reduce the loss in each call: their calls must be alike, whatever time they take.
+_UPDATES_OF_WORKERS = 20
+
+_SCORES = ("return_mean", "return_std", "returns", "normalized_score")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What the stages of a run have in common.
+
+    Attributes:
+      root_dir: Directory of the run.
+      description: The content of run.json.
+      task: The task, for evaluations.
+      offline: The data.
+      strategy: The strategy under which the agents were created.
+      num_eval_episodes, log_interval, checkpoint_interval, checkpoints_to_keep, policies_to_keep:
+        As of `trainer.train`.
+    """
+
+    root_dir: str
+    description: dict[str, Any]
+    task: Task
+    offline: OfflineData
+    strategy: tf.distribute.Strategy
+    num_eval_episodes: int
+    log_interval: int
+    checkpoint_interval: int
+    checkpoints_to_keep: int
+    policies_to_keep: int
+
+    @property
+    def batches(self) -> tuple[OfflineData, int, int]:
+        """Data, batch size and seed: what makes the batches what they are."""
+        return self.offline, self.description["batch_size"], self.description["seed"]
+
+    def directory(self, stage: str) -> str:
+        """Returns the directory of a stage."""
+        return os.path.join(self.root_dir, stage)
 
 
 def run_stage(
-    root_dir: str,
-    stage: str,
-    learner_dir: str,
+    run: Run,
+    algorithm: Algorithm,
     agent: tf_agent.TFAgent,
     num_steps: int,
-    offline: offline_data.OfflineData,
-    seed: int,
-    batch_size: int,
-    log_interval: int,
-    checkpoint_interval: int,
-    eval_interval: int,
-    evaluate: Callable[[tf_agent.TFAgent, str], Optional[dict[str, Any]]],
-    strategy: tf.distribute.Strategy,
-    identity: dict[str, Any],
-    checkpoints_to_keep: int,
-    after_evaluation: Callable[[int, list[dict[str, Any]]], None] = lambda step, records: None,
+    eval_interval: Optional[int],
+    done: Mapping[str, int],
 ) -> dict[str, Any]:
     """Trains one agent, from its newest checkpoint on.
 
     Args:
-      root_dir: Directory of the run, for metrics.jsonl and operative_config.gin.
-      stage: One of `run_log.STAGES`.
-      learner_dir: Directory of the Learner, for checkpoints and summaries.
-      agent: The agent; `Learner` restores it.
+      run: The run.
+      algorithm: The algorithm of the stage.
+      agent: Its agent; the Learner restores it.
       num_steps: Updates after which the stage ends.
-      offline: The data.
-      seed: Seed of the batches.
-      batch_size: Transitions per update, of all replicas together.
-      log_interval: Updates between lines of losses, taken on the first batch.
-      checkpoint_interval: Updates between checkpoints; 0 for those alone that end the stage or an
-        interrupted run.
-      eval_interval: Updates between evaluations; the last update is always evaluated.
-      evaluate: What `make_evaluator` returns.
-      strategy: The strategy under which the agent was created.
-      identity: What the run is of, numbers and texts by name; its checkpoints carry it.
-      checkpoints_to_keep: How many checkpoints stay, the newest ones.
-      after_evaluation: Called with the updates made and the stage's lines of metrics.jsonl.
+      eval_interval: Updates between evaluations, each followed by an export of the policy; 0 for
+        the last update only. None for a stage that is for another one: no exports either.
+      done: Updates of the stages before, by name.
 
     Returns:
       The stage's entry of result.json.
 
     Raises:
-      interruption.Interruption: If a signal asked for it, after saving a checkpoint.
+      NotFiniteError: If training gives NaN or infinity.
+      signals.Interruption: If a signal asked for it, after saving a checkpoint.
     """
-    train_step = agent.train_step_counter
-    monitor_batch = batches.first_batch(offline, batch_size, seed)
-    measure = common.function(functools.partial(_measure, agent))
-    watch = numerics.Watch(agent, stage, offline)
-
-    def write_metrics(step: int) -> None:
-        scalars = {k: float(v) for k, v in measure(monitor_batch).items()}
-        log.write(step, scalars)
-        warning = watch.check_losses(step, scalars)
-        if warning is not None:
-            log.warn(warning)
-
-    def write_evaluation(step: int) -> None:
-        # One that is interrupted is made up for when the run goes on.
-        with contextlib.suppress(signals.Interruption):
-            scores = evaluate(agent, stage)
-            if scores is not None:
-                log.write(step, scores, _score_text(scores))
-            after_evaluation(step, log.records)
-
-    checkpoint_dir = os.path.join(learner_dir, learner.TRAIN_DIR, learner.POLICY_CHECKPOINT_DIR)
-    identity = {"stage": stage, **identity}
-    checkpoints.prepare(checkpoint_dir, agent, identity)
+    stage_dir = run.directory(algorithm.name)
+    directory = checkpoints.directory_of(stage_dir)
+    identity = {"run": run_directory.checksum(run.description), "stage": algorithm.name}
+    damaged = checkpoints.prepare(directory, agent, identity)
     stage_learner = learner.Learner(
-        learner_dir,
-        train_step,
+        stage_dir,
+        agent.train_step_counter,
         agent,
-        checkpoint_interval=checkpoint_interval or _NEVER,
-        summary_interval=log_interval,
-        max_checkpoints_to_keep=checkpoints_to_keep + 1,  # `sealing` prunes.
-        strategy=strategy,
+        checkpoint_interval=_NEVER,
+        summary_interval=run.log_interval,
+        max_checkpoints_to_keep=run.checkpoints_to_keep + 1,  # `Saver` removes old ones.
+        strategy=run.strategy,
     )
-    # Triggers act within the scope of the strategy, where losses can only be taken by replicas.
-    # What is written at a step comes before its checkpoint: a run goes on after the latter.
-    save_checkpoint = checkpoints.sealing(
-        stage_learner.triggers.pop(), checkpoint_dir, identity, checkpoints_to_keep
-    )
-    triggers: list[Callable[..., None]] = [
-        _every(log_interval, write_metrics),
-        _every(eval_interval, write_evaluation),
-        _every(checkpoint_interval, watch.check_weights),
-        save_checkpoint,
-    ]
-    step = int(train_step.numpy())
-    strategies.check_same_step(strategy, step)
-    log = run_log.StageLog(root_dir, stage, step, num_steps)
-    run_directory.write_operative_config(root_dir)
+    save = stage_learner.triggers.pop()
+    saver = checkpoints.Saver(save, directory, identity, run.checkpoints_to_keep)
+    step = int(agent.train_step_counter.numpy())
+    strategies.check_same_step(run.strategy, step)
+    run_directory.write_operative_config(run.root_dir)
+    stages = [part["name"] for part in run.description["stages"]]
+    log = run_log.StageLog(run.root_dir, stages, algorithm.name, step, num_steps)
+    with contextlib.closing(log):
+        for damage in damaged:
+            log.write_event(step, "checkpoint_damaged", **dataclasses.asdict(damage))
+        if 0 < step < num_steps:
+            log.write_event(step, "resumed")
+        numerics = Numerics(algorithm, agent, run.offline)
+        batch = batches.first_batch(*run.batches)
+        numbers = triggers.LogNumbers(run.log_interval, algorithm, agent, batch, log, numerics)
+        # Triggers act outside the scope of the strategy, where losses can only be taken by
+        # replicas. Only the chief evaluates.
+        episodes = run.num_eval_episodes if strategies.worker_index(run.strategy) == 0 else 0
+        actions: list[triggers.Trigger] = [
+            numbers,
+            triggers.Evaluate(eval_interval or 0, algorithm, agent, run.task, episodes, log),
+        ]
+        if eval_interval is not None:
+            policies = (run.root_dir, agent, run.description, done, run.policies_to_keep)
+            actions.append(triggers.Export(eval_interval, *policies, log))
+        actions.append(triggers.SaveCheckpoint(run.checkpoint_interval, numerics, saver))
+        try:
+            try:
+                step = _train(run, stage_learner, step, num_steps, log, actions)
+            except tf.errors.InvalidArgumentError:
+                _find_not_finite(run, agent, numbers, numerics)
+                raise
+        except NotFiniteError as error:
+            details = {"tensor": error.tensor, "value": str(error.value)}
+            log.write_event(error.step, "not_finite", **details)
+            raise
+        return _result(algorithm, log, step)
+
+
+def _train(
+    run: Run,
+    stage_learner: learner.Learner,
+    step: int,
+    num_steps: int,
+    log: run_log.StageLog,
+    actions: Sequence[triggers.Trigger],
+) -> int:
+    """Makes updates in calls of the Learner, with the triggers between them; returns the step."""
+    dataset = functools.partial(batches.make_tf_dataset, *run.batches, step)
     iterator = iter(
-        strategy.distribute_datasets_from_function(
-            lambda context: batches.make_tf_dataset(
-                offline, batch_size, seed, start=step, input_context=context
-            )
-        )
+        run.strategy.distribute_datasets_from_function(lambda c: dataset(input_context=c))
     )
-    intervals = [i for i in (log_interval, eval_interval, checkpoint_interval) if i > 0]
-    calls = pace.Pace(strategies.num_workers(strategy))
-    any_worker = strategies.any_worker(strategy)
+    intervals = [action.interval for action in actions if action.interval > 0]
+    updates_per_call, is_first = 1, True
+    any_worker = strategies.any_worker(run.strategy)
     is_stopping = False
     with contextlib.ExitStack() as stack:
-        stack.callback(log.close)
-        is_due = step > 0 and eval_interval > 0 and step % eval_interval == 0
-        if is_due and not _has_scores(log, step):
-            write_evaluation(step)
+        for action in actions:
+            action.at_start(step)
         while step < num_steps and not is_stopping:
-            boundaries = [i - step % i for i in intervals]
-            updates = min(calls.updates, num_steps - step, *boundaries)
+            boundaries = [interval - step % interval for interval in intervals]
+            updates = min(updates_per_call, num_steps - step, *boundaries)
             seconds = log.seconds
             log.start_clock()
-            try:
-                stage_learner.run(iterations=updates, iterator=iterator)
-            except tf.errors.InvalidArgumentError as error:
-                if not numerics.is_failed_check(error):
-                    raise
-                raise watch.explain(error, int(train_step.numpy())) from error
+            stage_learner.run(iterations=updates, iterator=iterator)
             log.stop_clock()
-            if calls.is_first:  # Until now there was only tracing, which a signal may cut short.
+            if strategies.has_workers(run.strategy):
+                updates_per_call = _UPDATES_OF_WORKERS
+            elif not is_first:  # The time of the first call is that of tracing.
+                updates_per_call = fitting_updates(updates, log.seconds - seconds)
+            if is_first:  # Until now there was only tracing, which a signal may cut short.
                 stack.enter_context(signals.deferred())
-            calls.took(updates, log.seconds - seconds)
+                is_first = False
             step += updates
-            for trigger in triggers:
-                trigger(step)
+            for action in actions:
+                action.at_step(step)
             log.advance(step)
             is_stopping = any_worker(signals.requested() is not None)
         if not is_stopping:
-            if not _has_scores(log, step):
-                write_evaluation(step)
+            for action in actions:
+                action.at_completion(step)
             # Only the chief has scores: all workers ask, as often as each other.
             is_stopping = any_worker(signals.requested() is not None)
-        watch.check_weights(step)
-        save_checkpoint(step, force_trigger=True)
+        for action in actions:
+            action.at_exit(step)
         if is_stopping:
-            raise signals.Interruption(signals.requested() or signal.SIGTERM)
-    return _stage_result(log, step)
+            number = signals.requested() or signal.SIGTERM
+            log.write_event(step, "interrupted", signal=signal.Signals(number).name)
+            raise signals.Interruption(number)
+    return step
 
 
-def _every(interval: int, action: Callable[[int], None]) -> Callable[[int], None]:
-    """Returns a trigger at the multiples of an interval; 0 for never.
-
-    TF-Agents' `IntervalTrigger` counts from where the run was resumed.
-    """
-
-    def trigger(step: int) -> None:
-        if interval > 0 and step % interval == 0:
-            action(step)
-
-    return trigger
+def fitting_updates(updates: int, seconds: float) -> int:
+    """Returns how many updates a call should make, from the updates and seconds of the last one."""
+    fitting = _SECONDS_PER_CALL * updates / max(seconds, 1e-9)
+    return max(1, min(_MOST_UPDATES, int(fitting)))
 
 
-def _measure(agent: tf_agent.TFAgent, experience: Any) -> dict[str, tf.Tensor]:
-    """Returns losses and diagnostics on a fixed batch, as scalars."""
-    loss_info = agent.loss(experience)
-    scalars = dict(loss_info.extra._asdict())
-    if hasattr(agent, "diagnostics"):
-        scalars.update(agent.diagnostics(experience))
-    else:
-        scalars["alpha"] = agent.alpha
-    return scalars
-
-
-def _has_scores(log: run_log.StageLog, step: int) -> bool:
-    return any(record["step"] == step and "returns" in record for record in log.records)
-
-
-def _stage_result(log: run_log.StageLog, step: int) -> dict[str, Any]:
-    last = log.records[-1] if log.records and "returns" in log.records[-1] else {}
-    scores = ("return_mean", "return_std", "returns", "normalized_score")
-    return {
-        "steps": step,
-        "updates_per_second": round(step / log.seconds, 2) if log.seconds else None,
-        **{name: last.get(name) for name in scores},
-    }
-
-
-def make_evaluator(
-    task: d4rl.Task, num_episodes: int, offline: offline_data.OfflineData
-) -> Callable[[tf_agent.TFAgent, str], Optional[dict[str, Any]]]:
-    """Returns a function (agent, stage) -> scores, or None where nothing can be evaluated.
-
-    The agent acts greedily; the behavior density is sampled, as the data was.
+def _find_not_finite(
+    run: Run, agent: tf_agent.TFAgent, numbers: triggers.LogNumbers, numerics: Numerics
+) -> None:
+    """Looks for what made `check_numerics` fail: in the losses of the step's batch, in weights.
 
     Raises:
-      InputError: If observations or actions of the data are not of the environment's size.
+      NotFiniteError: If there is a NaN or an infinity.
     """
-    if num_episodes > 0 and task.environment is not None:
-        _check_sizes(task.environment, offline)
-    action_fns: dict[str, evaluation.ActionFn] = {}
-
-    def evaluate(agent: tf_agent.TFAgent, stage: str) -> Optional[dict[str, Any]]:
-        if num_episodes < 1 or task.environment is None:
-            return None
-        if stage not in action_fns:
-            policy = agent.policy
-            if stage != "behavior":
-                policy = greedy_policy.GreedyPolicy(policy)
-            action_fns[stage] = evaluation.policy_action_fn(policy)
-        result = evaluation.evaluate(
-            action_fns[stage], task.environment, num_episodes, _EVALUATION_SEED
-        )
-        has_reference = task.reference_scores is not None
-        return {
-            "return_mean": result.return_mean,
-            "return_std": result.return_std,
-            "length_mean": float(np.mean(result.lengths)),
-            "normalized_score": (
-                float(task.normalized_score(result.return_mean)) if has_reference else None
-            ),
-            "returns": [float(r) for r in result.returns],
-            "lengths": [int(n) for n in result.lengths],
-        }
-
-    return evaluate
+    step = int(agent.train_step_counter.numpy())
+    dataset = batches.make_tf_dataset(*run.batches, start=step)
+    with contextlib.suppress(tf.errors.InvalidArgumentError):
+        numerics.check_losses(step, numbers.measure(next(iter(dataset))[0]))
+    numerics.check_weights(step)
 
 
-def _check_sizes(environment_id: str, offline: offline_data.OfflineData) -> None:
-    environment = gymnasium_environment.GymnasiumEnvironment(environment_id)
-    sizes = environment.observation_spec().shape + environment.action_spec().shape
-    environment.close()
-    given = offline.observations.shape[1:] + offline.actions.shape[1:]
-    if given != sizes:
-        raise InputError(
-            f"{offline.source} has observations and actions of the sizes {given}, but "
-            f"{environment_id} has {sizes}; train.task must be the task of the data."
-        )
-
-
-def _score_text(scores: dict[str, Any]) -> str:
-    text = f"return {scores['return_mean']:.1f}"
-    if scores["normalized_score"] is not None:
-        text += f", score {scores['normalized_score']:.1f}"
-    return text
+def _result(algorithm: Algorithm, log: run_log.StageLog, step: int) -> dict[str, Any]:
+    scores = run_log.scores(log.records, step) or {}
+    return {
+        "label": algorithm.label,
+        "steps": step,
+        "updates_per_second": round(step / log.seconds, 2) if log.seconds else None,
+        **{name: scores.get(name) for name in _SCORES},
+    }

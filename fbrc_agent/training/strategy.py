@@ -9,7 +9,7 @@ from typing import Callable, Optional
 
 import tensorflow as tf
 
-from fbrc_agent.utils import signals
+from fbrc_agent.utils import checks, signals
 from fbrc_agent.utils.errors import InputError
 
 
@@ -17,17 +17,17 @@ def create_strategy(name: str, logical_cpus: Optional[int] = None) -> tf.distrib
     """Returns a strategy; to be called before anything else of TensorFlow.
 
     Args:
-        name: 'none': one replica. 'mirrored': one replica on each GPU of this machine, or on each
-            of its logical CPUs where it has no GPU. 'multi_worker': one replica on each GPU (or one
-            on the CPU) of each worker of the cluster that the environment variable `TF_CONFIG`
-            describes; the same command is started on every worker.
-        logical_cpus: For 'mirrored', into how many devices TensorFlow is to divide the CPU; they
-            are then the replicas, whether or not there are GPUs. None for what TensorFlow does by
-            itself, one.
+      name: 'none': one replica. 'mirrored': one replica on each GPU of this machine, or on each
+        of its logical CPUs where it has no GPU. 'multi_worker': one replica on each GPU (or one
+        on the CPU) of each worker of the cluster that the environment variable `TF_CONFIG`
+        describes; the same command is started on every worker.
+      logical_cpus: For 'mirrored', into how many devices TensorFlow is to divide the CPU; they
+        are then the replicas, whether or not there are GPUs. None for what TensorFlow does by
+        itself, one.
 
     Raises:
-        InputError: If there is no such strategy, `TF_CONFIG` is missing or wrong, or TensorFlow has
-            started and cannot divide the CPU any more.
+      InputError: If there is no such strategy, `TF_CONFIG` is missing or wrong, or TensorFlow has
+        started and cannot divide the CPU any more.
     """
     if name == "none":
         return tf.distribute.get_strategy()
@@ -54,7 +54,7 @@ def own_directory(strategy: tf.distribute.Strategy, root_dir: str) -> str:
     """Returns where this worker keeps a run: the chief in root_dir, others in a copy of it.
 
     All workers must save checkpoints at the same time, but only the chief's are wanted. The copy is
-    temporary; what is in it lets each worker go on from where the chief does.
+    temporary; with it each worker resumes from where the chief does.
     """
     if worker_index(strategy) == 0:
         return root_dir
@@ -71,47 +71,44 @@ def check_same_step(strategy: tf.distribute.Strategy, step: int) -> None:
     """Waits until all workers come here, and checks that all are at the same step.
 
     Raises:
-        InputError: If they are not.
+      InputError: If they are not.
     """
-
-    @tf.function(autograph=False)
-    def mean() -> tf.Tensor:
-        steps = strategy.run(lambda: tf.constant(step, tf.float64))
-        return strategy.reduce(tf.distribute.ReduceOp.MEAN, steps, axis=None)
-
-    if float(mean()) != step:
+    if _total(strategy)(step) != step * strategy.num_replicas_in_sync:
         raise InputError(
             f"This worker is at update {step}, others are at another one; root_dir must be the "
             "same directory, on a file system that all workers share."
         )
 
 
-def num_workers(strategy: tf.distribute.Strategy) -> int:
-    """Returns how many processes a run has."""
-    resolver = strategy.cluster_resolver
-    cluster = {} if resolver is None else resolver.cluster_spec().as_dict()
-    return max(1, sum(len(cluster.get(kind, [])) for kind in ("chief", "worker")))
+def has_workers(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether a run has several processes."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def any_worker(strategy: tf.distribute.Strategy) -> Callable[[bool], bool]:
-    """Returns a function that tells all workers whether it is true of one of them.
+    """Returns a function that returns to all workers whether it is true of one of them.
 
     All workers must call it equally often; each waits there for the others.
     """
-    if num_workers(strategy) == 1:
+    if not has_workers(strategy):
         return lambda here: here
+    total = _total(strategy)
+    return lambda here: total(here) > 0
+
+
+def _total(strategy: tf.distribute.Strategy) -> Callable[[float], float]:
+    """Returns a function that sums a number of each worker over all replicas."""
 
     @tf.function(autograph=False)
-    def count(here: tf.Tensor) -> tf.Tensor:
+    def total(here: tf.Tensor) -> tf.Tensor:
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(tf.identity, [here]), None)
 
-    return lambda here: bool(count(tf.constant(float(here))) > 0)
+    return lambda here: float(total(tf.constant(float(here), tf.float64)))
 
 
 def _divide_cpu(count: int) -> list[str]:
     """Returns the names of that many logical CPUs, after making them."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise InputError(f"logical_cpus is {count!r}; it must be an integer of 1 or more.")
+    checks.check_integer("logical_cpus", count, 1)
     cpu = tf.config.list_physical_devices("CPU")[0]
     try:
         tf.config.set_logical_device_configuration(

@@ -1,66 +1,73 @@
-"""The driver: fit the behavior density, train F-BRC, evaluate, export. Configured by gin.
+"""The driver: trains the stages of an algorithm, evaluates, exports. Configured by gin.
 
-On disk a run reads as it ran:
+On disk a run reads in the order in which it ran, with a directory for each stage:
 
-    root_dir/run.json                what the run is of: task, seed, batch size, data
+    root_dir/run.json                which run this is: algorithm, task, seed, batch size, data
     root_dir/operative_config.gin    every value that was used
-    root_dir/behavior/               checkpoints of the first stage; behavior/fitted, its result
-    root_dir/train/                  checkpoints and summaries of the second stage
-    root_dir/eval/                   summaries of evaluations and diagnostics
+    root_dir/<stage>/train/          checkpoints and summaries of a stage
+    root_dir/<stage>/eval/           summaries of its evaluations and diagnostics
+    root_dir/<stage>/trained/        the network that it hands on, if it does
     root_dir/policies/greedy/STEP/   the exported policy, the last ones
     root_dir/policies/best/STEP/     the one with the best return so far
     root_dir/metrics.jsonl, result.json
     root_dir/lock                    held by the process that runs here
 """
 
-import functools
 import os
-from typing import Any, Callable, Optional
+from collections.abc import Mapping
+from typing import Any, Optional
 
 import gin
-import tensorflow as tf
 
-from fbrc_agent.datasets import batches, offline_data
-from fbrc_agent.environments import d4rl
-from fbrc_agent.training import construction, fitted_behavior, run_directory, run_policies, stage
+from fbrc_agent.agents.algorithm import Algorithm
+from fbrc_agent.datasets import batches, sources
+from fbrc_agent.datasets.offline_data import OfflineData
+from fbrc_agent.environments import gymnasium_environment, tasks
+from fbrc_agent.networks import saved_network
+from fbrc_agent.training import agents as run_agents
+from fbrc_agent.training import run_directory, run_log, run_policies, stage
 from fbrc_agent.training import strategy as strategies
-from fbrc_agent.utils import atomic_files, json_files, run_lock
+from fbrc_agent.utils import atomic_files, checks, json_files, run_lock
 from fbrc_agent.utils.errors import InputError
 
 
 @gin.configurable
 def train(
     root_dir: str,
+    algorithm: Algorithm = gin.REQUIRED,
     task: str = gin.REQUIRED,
     data: Optional[str] = None,
     seed: int = 0,
     batch_size: int = 256,
-    behavior_steps: int = gin.REQUIRED,
-    fbrc_steps: int = gin.REQUIRED,
+    steps: int = gin.REQUIRED,
+    pretraining_steps: Optional[Mapping[str, int]] = None,
+    pretrained: Optional[Mapping[str, str]] = None,
     eval_interval: int = 10_000,
     num_eval_episodes: int = 10,
     log_interval: int = 1_000,
     checkpoint_interval: int = 5_000,
     checkpoints_to_keep: int = 3,
     policies_to_keep: int = 3,
-    behavior_dir: Optional[str] = None,
     strategy: str = "none",
     logical_cpus: Optional[int] = None,
 ) -> dict[str, Any]:
-    """Runs, or goes on with, one experiment.
+    """Trains an algorithm on a data set, or resumes an interrupted run.
 
     Under a strategy of several workers all of them call it with the same arguments; root_dir must
     be on a file system that they share. The chief alone evaluates and writes.
 
     Args:
-      root_dir: Directory of the run; an interrupted run in it is continued.
+      root_dir: Directory of the run; an interrupted run in it is resumed.
+      algorithm: What to train; in gin, for example `@fbrc()`.
       task: D4RL task id or Gymnasium id: environment and reference scores, and the data unless
         `data` names it.
       data: None, or what replaces the task's file: an HDF5 path, a D4RL id or 'embedded:NAME'.
       seed: Seed of weights, batches and samples.
       batch_size: Transitions per update, of all replicas together.
-      behavior_steps: Updates of the behavior density.
-      fbrc_steps: Updates of the agent.
+      steps: Updates of the algorithm.
+      pretraining_steps: Updates of each algorithm that is trained first, by name.
+      pretrained: Stage directories of other runs by algorithm, such as {'behavior':
+        'runs/other/behavior'}, whose trained networks are taken; these stages are left out.
       eval_interval: Updates between evaluations, each followed by an export of the policy; the
         last update is always evaluated.
       num_eval_episodes: Episodes of an evaluation; 0 for none.
@@ -69,9 +76,7 @@ def train(
         interrupted run.
       checkpoints_to_keep: How many checkpoints of each stage stay, the newest ones; 1 or more.
       policies_to_keep: How many exported policies stay, of the last and of the best; 1 or more.
-      behavior_dir: `behavior` directory of another run whose fitted density is taken; the first
-        stage is then left out.
-      strategy: As `name` of `strategy.create_strategy`. A run may go on under another one.
+      strategy: As `name` of `strategy.create_strategy`. A run may resume under another one.
       logical_cpus: As of `strategy.create_strategy`.
 
     Returns:
@@ -80,102 +85,172 @@ def train(
     Raises:
       InputError: If the arguments do not fit each other, the data or root_dir, or another process
         runs in root_dir; nothing is written then.
-      interruption.Interruption: If a signal asked for it; the run was saved.
+      NotFiniteError: If training gives NaN or infinity.
+      signals.Interruption: If a signal asked for it; the run was saved.
     """
-    _check_counts(
-        behavior_steps=behavior_steps,
-        fbrc_steps=fbrc_steps,
-        eval_interval=eval_interval,
+    _check_algorithm(algorithm)
+    counts = (steps, eval_interval, num_eval_episodes, log_interval, checkpoint_interval)
+    names = ("steps", "eval_interval", "num_eval_episodes", "log_interval", "checkpoint_interval")
+    for name, count in zip(names, counts):
+        checks.check_integer(f"train.{name}", count, 0)
+    checks.check_integer("train.checkpoints_to_keep", checkpoints_to_keep, 1)
+    checks.check_integer("train.policies_to_keep", policies_to_keep, 1)
+    environment_task = tasks.get_task(task)
+    distribution = strategies.create_strategy(strategy, logical_cpus)
+    chief_dir, root_dir = root_dir, strategies.own_directory(distribution, root_dir)
+    pretrained, pretraining_steps = pretrained or {}, pretraining_steps or {}
+    _check_pretrained(algorithm, pretrained)
+    updates = _check_updates(algorithm, root_dir, steps, pretraining_steps, pretrained)
+    offline = sources.load_dataset(data or task)
+    batches.check_batches(offline, batch_size, seed, num_replicas=distribution.num_replicas_in_sync)
+    if num_eval_episodes > 0:
+        _check_sizes(environment_task, offline)
+    described = offline.description()
+    with distribution.scope():
+        agents, networks = run_agents.create(
+            algorithm, offline.time_step_spec, offline.action_spec, seed
+        )
+        results = _take_networks(pretrained, networks, described)
+    run = stage.Run(
+        root_dir=root_dir,
+        description={
+            "algorithm": algorithm.name,
+            "stages": [part.description() for part in algorithm.stages],
+            "task": task,
+            "seed": seed,
+            "batch_size": batch_size,
+            "data": described,
+            "pretrained": {name: saved_network.checksum(networks[name]) for name in results},
+        },
+        task=environment_task,
+        offline=offline,
         num_eval_episodes=num_eval_episodes,
         log_interval=log_interval,
         checkpoint_interval=checkpoint_interval,
         checkpoints_to_keep=checkpoints_to_keep,
         policies_to_keep=policies_to_keep,
+        strategy=distribution,
     )
-    for name, count in (("checkpoints", checkpoints_to_keep), ("policies", policies_to_keep)):
-        if count < 1:
-            raise InputError(f"train.{name}_to_keep is 0; it must be 1 or more.")
-    if not (behavior_dir is None or isinstance(behavior_dir, str)):
-        raise InputError(f"train.behavior_dir is {behavior_dir!r}; it must be a directory or None.")
-    experiment_task = d4rl.get_task(task)
-    distribution = strategies.create_strategy(strategy, logical_cpus)
-    worker = strategies.worker_index(distribution)
-    chief_dir, root_dir = root_dir, strategies.own_directory(distribution, root_dir)
-    offline = offline_data.load_dataset(data or task)
-    num_replicas = distribution.num_replicas_in_sync
-    batches.check_batches(offline, batch_size, seed, num_replicas=num_replicas)
-    evaluate = stage.make_evaluator(experiment_task, num_eval_episodes, offline)
-    data_description = run_directory.describe_data(offline)
-    identity = {"task": task, "seed": seed, "batch_size": batch_size, "data": data_description}
-    checkpoint_identity = {**identity, "data": offline.checksum}
-    own_behavior_dir = os.path.join(root_dir, "behavior")
-
-    def look() -> Optional[dict[str, Any]]:
-        run_directory.check_identity(root_dir, identity)
-        return _fitted_result(
-            behavior_dir or own_behavior_dir, offline, behavior_dir is None, behavior_steps
-        )
-
-    look()
-    result_path = os.path.join(root_dir, "result.json")
-    result = json_files.read_json(result_path, ["policy", "stages.fbrc.steps"])
-    if result and result["stages"]["fbrc"]["steps"] >= fbrc_steps:
-        if os.path.isdir(os.path.join(root_dir, result["policy"])):
-            return _located(result, chief_dir)
-    with distribution.scope():
-        construction.rehearse(offline, seed, behavior_dir or own_behavior_dir)
-
-    with run_lock.hold(root_dir):
-        behavior_result = look()  # Another process may have been here in between.
-        atomic_files.remove_leftovers(root_dir)
-        run_directory.write_identity(root_dir, identity)
-        run_stage = functools.partial(
-            stage.run_stage,
-            root_dir,
-            offline=offline,
-            seed=seed,
-            batch_size=batch_size,
-            log_interval=log_interval,
-            checkpoint_interval=checkpoint_interval,
-            evaluate=evaluate if worker == 0 else lambda agent, stage_name: None,
-            strategy=distribution,
-            identity=checkpoint_identity,
-            checkpoints_to_keep=checkpoints_to_keep,
-        )
-        if behavior_result is None:
-            behavior_result = _fit_behavior(
-                run_stage, own_behavior_dir, offline, seed, behavior_steps, distribution
-            )
+    with run_lock.hold(root_dir) as lock:
+        run_directory.check_identity(root_dir, run.description)
         with distribution.scope():
-            behavior = fitted_behavior.load_behavior_network(behavior_dir or own_behavior_dir)
-            agent = construction.create_fbrc_agent(
-                offline.time_step_spec, offline.action_spec, seed, {"behavior": behavior}
-            )
-        # The density is in the checkpoints of the agent, and a given one would give way to it.
-        density = {"behavior density": fitted_behavior.checksum(behavior)}
-        policies = run_policies.RunPolicies(
-            root_dir, agent, identity, behavior_result["steps"], policies_to_keep
-        )
-        fbrc_result = run_stage(
-            *("fbrc", root_dir, agent, fbrc_steps),
-            eval_interval=eval_interval,
-            identity={**checkpoint_identity, **density},
-            after_evaluation=policies.write,
-        )
-        records = [r for r in run_directory.read_metrics(root_dir) if r["stage"] == "fbrc"]
-        policies.write(fbrc_result["steps"], records)
+            for name in (part.name for part in algorithm.pretraining if part.name in updates):
+                found = run_agents.restore_network(
+                    name, run.directory(name), networks[name], described, updates[name]
+                )
+                if found is not None:
+                    results[name] = found
+        result_path = os.path.join(root_dir, "result.json")
+        result = json_files.read_json(result_path, ["policy", f"stages.{algorithm.name}.steps"])
+        if result and result["stages"][algorithm.name]["steps"] >= steps:
+            if os.path.isdir(os.path.join(root_dir, result["policy"])):
+                return _located(result, chief_dir)
+        lock.sign()
+        atomic_files.remove_leftovers(root_dir)
+        run_directory.write_identity(root_dir, run.description)
+        for part in (part for part in algorithm.stages if part.name not in results):
+            name, interval = part.name, eval_interval if part is algorithm else None
+            done = {before: result["steps"] for before, result in results.items()}
+            results[name] = stage.run_stage(run, part, agents[name], updates[name], interval, done)
+            if name in networks:
+                left = {"algorithm": name, "data": described, "result": results[name]}
+                saved_network.save(run.directory(name), networks[name], left)
+        run_directory.write_operative_config(root_dir)
+        last_step = results[algorithm.name]["steps"]
         result = {
-            "task": task,
-            "seed": seed,
-            "data": data_description,
-            "stages": {"behavior": behavior_result, "fbrc": fbrc_result},
-            **run_policies.paths(fbrc_result["steps"], records),
+            **{name: run.description[name] for name in ("algorithm", "task", "seed", "data")},
+            "stages": {part.name: results[part.name] for part in algorithm.stages},
+            **run_policies.paths(last_step, run_log.read_metrics(root_dir, algorithm.name)),
         }
         json_files.write_json(result_path, result)
-        # Whoever leaves before the chief has written looks to it like one that failed.
-        strategies.check_same_step(distribution, fbrc_result["steps"])
+        # A worker that leaves before the chief has written looks to it like one that failed.
+        strategies.check_same_step(distribution, last_step)
         result = json_files.read_json(os.path.join(chief_dir, "result.json")) or result
         return _located(result, chief_dir)
+
+
+def configured_algorithm() -> Algorithm:
+    """Returns the algorithm that gin gives to `train`.
+
+    Raises:
+      InputError: If it gives none.
+    """
+    algorithm = gin.get_bindings(train).get("algorithm")
+    _check_algorithm(algorithm)
+    return algorithm
+
+
+def _check_algorithm(algorithm: Any) -> None:
+    if not isinstance(algorithm, Algorithm):
+        raise InputError(f"train.algorithm is {algorithm!r}; it must be one, such as @fbrc().")
+
+
+def _check_pretrained(algorithm: Algorithm, pretrained: Any) -> None:
+    _check_dictionary("pretrained", pretrained)
+    names = [part.name for part in algorithm.pretraining]
+    for name, directory in pretrained.items():
+        what = f"train.pretrained[{name!r}]"
+        if not isinstance(directory, str):
+            raise InputError(f"{what} is {directory!r}; it must be a directory.")
+        if name not in names:
+            raise InputError(
+                f"{what} is {directory!r}, but '{algorithm.name}' takes the networks of "
+                f"{names or 'no other algorithm'}; correct the name, or leave it out."
+            )
+
+
+def _check_updates(
+    algorithm: Algorithm, root_dir: str, steps: int, given: Any, pretrained: Mapping[str, str]
+) -> dict[str, int]:
+    """Returns the number of updates of each stage that is this run's to train."""
+    _check_dictionary("pretraining_steps", given)
+    updates = {}
+    for name in (part.name for part in algorithm.pretraining if part.name not in pretrained):
+        what, directory = f"train.pretraining_steps[{name!r}]", os.path.join(root_dir, name)
+        updates[name] = given.get(name, 0)
+        checks.check_integer(what, updates[name], 0)
+        if updates[name] < 1 and saved_network.read_description(directory) is None:
+            raise InputError(
+                f"{what} is {updates[name]} and {directory} holds no trained network, which "
+                f"'{algorithm.name}' needs; it must be 1 or more, or train.pretrained given."
+            )
+    return {**updates, algorithm.name: steps}
+
+
+def _check_dictionary(name: str, value: Any) -> None:
+    if not isinstance(value, Mapping) or set(map(type, value)) - {str}:
+        raise InputError(
+            f"train.{name} is {value!r}; it must be a dictionary by names of algorithms, or None."
+        )
+
+
+def _check_sizes(task: tasks.Task, offline: OfflineData) -> None:
+    """Refuses data whose observations or actions are not of the environment's sizes."""
+    if task.environment is None:
+        return
+    sizes = gymnasium_environment.sizes(task.environment)
+    given = offline.observations.shape[1:] + offline.actions.shape[1:]
+    if given != sizes:
+        raise InputError(
+            f"{offline.source} has observations and actions of the sizes {given}, but "
+            f"{task.environment} has {sizes}; train.task must be the task of the data."
+        )
+
+
+def _take_networks(
+    directories: Mapping[str, str], networks: Mapping[str, Any], data: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Restores the networks of other runs in place; returns the results of their stages."""
+    results = {}
+    for name, directory in directories.items():
+        result = run_agents.restore_network(name, directory, networks[name], data)
+        if result is None:
+            raise InputError(
+                f"train.pretrained[{name!r}] is {directory!r}, which holds no trained network; it "
+                f"must be the directory '{name}' of a run whose stage of this name is complete."
+            )
+        results[name] = result
+    return results
 
 
 def _located(result: dict[str, Any], root_dir: str) -> dict[str, Any]:
@@ -185,64 +260,3 @@ def _located(result: dict[str, Any], root_dir: str) -> dict[str, Any]:
         **result,
         **{n: result[n] and os.path.join(root_dir, result[n]) for n in names if n in result},
     }
-
-
-def _fitted_result(
-    directory: str, offline: offline_data.OfflineData, is_own: bool, num_steps: int
-) -> Optional[dict[str, Any]]:
-    """Returns the result of a fitted density, or None if this run is to fit its own.
-
-    Raises:
-      InputError: If there is none and none can be fitted, or it is not the one that is asked for.
-    """
-    description = fitted_behavior.read_description(directory)
-    if description is None:
-        if not is_own:
-            raise InputError(
-                f"behavior_dir {directory} holds no fitted density; give the 'behavior' directory "
-                "of a run whose first stage is complete."
-            )
-        if num_steps < 1:
-            raise InputError(
-                f"behavior_steps is {num_steps} and {directory} holds no fitted density; F-BRC "
-                "needs one: give behavior_steps >= 1, or behavior_dir of another run."
-            )
-        return None
-    given, wanted = description["data"]["checksum"], offline.checksum
-    if given != wanted:
-        raise InputError(
-            f"The density in {directory} was fitted to {description['data']['source']} (checksum "
-            f"{given[:12]}), not to {offline.source} (checksum {wanted[:12]})."
-        )
-    steps = description["result"]["steps"]
-    if is_own and num_steps > 0 and steps != num_steps:
-        raise InputError(
-            f"The density in {directory} was fitted with {steps} updates, not {num_steps}; give "
-            "another root_dir to fit a new one."
-        )
-    return description["result"]
-
-
-def _fit_behavior(
-    run_stage: Callable[..., dict[str, Any]],
-    behavior_dir: str,
-    offline: offline_data.OfflineData,
-    seed: int,
-    num_steps: int,
-    distribution: tf.distribute.Strategy,
-) -> dict[str, Any]:
-    """The first stage; leaves the density in `behavior_dir` and returns the stage's result."""
-    with distribution.scope():
-        agent = construction.create_behavior_agent(
-            offline.time_step_spec, offline.action_spec, seed, {}
-        )
-    result = run_stage("behavior", behavior_dir, agent, num_steps, eval_interval=0)
-    data = run_directory.describe_data(offline)
-    fitted_behavior.save_behavior_network(behavior_dir, agent.behavior_network, data, result)
-    return result
-
-
-def _check_counts(**counts: Any) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise InputError(f"train.{name} is {value!r}; it must be an integer of 0 or more.")

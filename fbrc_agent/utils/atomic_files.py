@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written under a temporary name, then renamed."""
+"""Atomic writes of files: under a temporary name, then renamed."""
 
 import contextlib
 import os
@@ -13,13 +13,13 @@ _TEMPORARY = re.compile(r".+\.(\d+)\.tmp")
 
 
 def temporary_name(path: str) -> str:
-    """Returns a name of its own for a file or directory that is to be `path`: `path`.ID.PID.tmp."""
+    """Returns a unique name for a file or directory that will be `path`: `path`.ID.PID.tmp."""
     return f"{path}.{uuid.uuid4().hex[:8]}.{os.getpid()}.tmp"
 
 
 @contextlib.contextmanager
 def replacing(path: str) -> Iterator[str]:
-    """Yields the `temporary_name` of a file that is `path` once the block has ended.
+    """Yields the `temporary_name` of a file that becomes `path` when the block ends.
 
     If the block raises, the temporary file is removed and `path` stays as it was.
 
@@ -41,7 +41,7 @@ def replacing(path: str) -> Iterator[str]:
 
 
 def write_text(path: str, content: str) -> None:
-    """Writes a text file."""
+    """Writes a text file atomically."""
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write(content)
 
@@ -58,13 +58,11 @@ def remove_leftovers(directory: str) -> None:
 
 
 def _is_running(pid: int) -> bool:
-    """Returns whether another process has this number; whoever asks has not written yet."""
-    if pid == os.getpid():
-        return False
+    """Returns whether another process has this number; the process that asks has not written."""
     try:
         os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
     except PermissionError:
         return True
-    return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return pid != os.getpid()

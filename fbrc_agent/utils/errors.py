@@ -1,4 +1,4 @@
-"""The one exception a user's input can raise."""
+"""The exceptions that the command line turns into a sentence and an exit code."""
 
 
 class InputError(ValueError):
@@ -9,5 +9,16 @@ class InputError(ValueError):
     """
 
 
-class BadNumbersError(ArithmeticError):
-    """Training gave NaN or infinity; the newest checkpoint is from before."""
+class NotFiniteError(ArithmeticError):
+    """Training gave NaN or infinity; the command line exits with code 3.
+
+    Attributes:
+      tensor: Name of the loss, diagnostic or variable.
+      value: NaN or infinity.
+      step: The training step.
+      stage: The stage.
+    """
+
+    def __init__(self, tensor: str, value: float, step: int, stage: str, explanation: str):
+        super().__init__(f"{tensor} is {value} at step {step} of the {stage} stage; {explanation}")
+        self.tensor, self.value, self.step, self.stage = tensor, value, step, stage

@@ -1,4 +1,4 @@
-"""JSON files, written completely or not at all, read with a check of what they must hold."""
+"""JSON files: atomic writes, and reads that check what the file must hold."""
 
 import json
 from collections.abc import Sequence

@@ -1,9 +1,14 @@
-"""What the machine refuses, such as a full disk, in one sentence that says what to do about it."""
+"""What the operating system refuses, such as a full disk, in a sentence that says what helps.
+
+Python's errors carry the system's number, `errno`. Those of TensorFlow and HDF5 do not: TensorFlow
+has one code, RESOURCE_EXHAUSTED, for a full disk and for too many open files, and HDF5 has none.
+Their messages hold the system's words, so this module, and no other, looks for these.
+"""
 
 import errno
 import os
 import re
-from typing import Optional
+from typing import Any, Optional
 
 _SPACE = "free some space and give the same command again"
 _RIGHTS = "give a place that can be written"
@@ -18,58 +23,67 @@ _ADVICE = {
     errno.EEXIST: "give another path",
     errno.EMFILE: "raise the limit of open files (ulimit -n) and give the same command again",
     errno.ENFILE: "close other programs and give the same command again",
-    errno.EIO: "look after the disk, then give the same command again",
-    errno.ESTALE: "mount the file system anew and give the same command again",
+    errno.EIO: "check the disk, then give the same command again",
+    errno.ESTALE: "mount the file system again and give the same command again",
 }
-# Where in the graph or in the sources a library met the error.
+# Where in the graph or in the sources TensorFlow met the error.
 _PLACES = re.compile(r"\{\{.*?\}\}|\[Op:\w+\]|\[\[.*?\]\]|name:$", re.DOTALL)
 
 
 def sentence(error: BaseException) -> Optional[str]:
-    """Returns what the machine refused, of which file, and what helps; None for other errors.
-
-    TensorFlow and HDF5 have errors of their own; the system's words are in their messages.
-    """
-    error = _original(error)
+    """Returns what the system refused, of which file, and what helps; None for other errors."""
+    error = original(error)
     number = _number(error)
     if number is None:
         return None
-    reason, advice = os.strerror(number), _ADVICE[number]
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{os.fsdecode(error.filename)}: {reason}; {advice}."
-    text = " ".join(_PLACES.sub(" ", str(getattr(error, "message", error))).split())
-    if isinstance(error, OSError) and error.errno == number and error.strerror == reason:
-        text = reason
-    return f"{text.rstrip('.;')}; {advice}."
+    if getattr(error, "errno", None) is None:
+        text = _PLACES.sub(" ", str(getattr(error, "message", error)))
+        reason = " ".join(text.split()).rstrip(".;")
+    else:
+        filename = getattr(error, "filename", None)
+        place = "" if filename is None else f"{os.fsdecode(filename)}: "
+        reason = place + os.strerror(number)
+    return f"{reason}; {_ADVICE[number]}."
 
 
 def damage(error: BaseException) -> str:
-    """Returns the beginning of what a library says of a damaged file; TensorFlow says many lines.
+    """Returns the first line of what a library says of a damaged file.
 
     Raises:
-      BaseException: The error itself, if the machine refused to read: that file is not damaged.
+      BaseException: The error itself, if the system refused to read: that file is not damaged.
     """
     if sentence(error) is not None:
         raise error
     return str(error).strip().split("\n")[0][:200]
 
 
-def _original(error: BaseException) -> BaseException:
-    """Returns what gin caught: it raises errors again as ones without arguments."""
+def original(error: Any) -> Any:
+    """Returns the error that gin caught."""
+    return gin_chain(error)[-1]
+
+
+def gin_chain(error: Any) -> list[Any]:
+    """Returns an error, what gin caught to raise it, and so on to the original one.
+
+    gin raises an error again in each configurable call that it leaves, as a subclass of the same
+    name with one more line of text.
+    """
+    chain = [error]
     caught = error.__context__
-    while caught is not None and _is_proxy(error, caught):
-        error, caught = caught, caught.__context__
-    return error
+    while caught is not None and _is_proxy(type(chain[-1]), type(caught)):
+        chain.append(caught)
+        caught = caught.__context__
+    return chain
 
 
-def _is_proxy(error: BaseException, caught: BaseException) -> bool:
-    return type(caught) in type(error).__mro__[1:] and str(error).startswith(str(caught))
+def _is_proxy(raised: type, caught: type) -> bool:
+    return raised.__bases__ == (caught,) and raised.__qualname__ == caught.__qualname__
 
 
 def _number(error: BaseException) -> Optional[int]:
-    if isinstance(error, OSError) and error.errno in _ADVICE:
-        return error.errno
-    if not isinstance(error, Exception):
-        return None
-    text = str(error)
+    number = getattr(error, "errno", None)
+    if number is not None:
+        return number if number in _ADVICE else None
+    has_words = isinstance(error, (OSError, RuntimeError)) or hasattr(error, "error_code")
+    text = str(error) if has_words else ""
     return next((number for number in _ADVICE if os.strerror(number) in text), None)

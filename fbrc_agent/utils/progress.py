@@ -1,4 +1,4 @@
-"""Progress of long work: a bar in a terminal; in a log, a line now and then."""
+"""Progress of long work: a bar in a terminal; in a log, a line every half minute."""
 
 import sys
 import time
@@ -6,17 +6,15 @@ from typing import Any, TextIO
 
 import tqdm
 
-_TERMINAL_SECONDS = 0.5  # Between two looks of a bar.
-_LOG_SECONDS = 30.0  # Between two lines of it, where nothing can be drawn over.
+_TERMINAL_SECONDS = 0.5  # Between two updates of a bar.
+_LOG_SECONDS = 30.0  # Between two lines in a log.
 
 
 def make_bar(**arguments: Any) -> tqdm.tqdm:
     """Returns a bar on standard error, drawn in place; if that is no terminal, as lines.
 
-    Its clock is monotonic; tqdm's own is the time of day, which may be set back.
-
-    Args:
-      **arguments: tqdm's: `total`, `initial`, `desc`, `unit` and the like.
+    The arguments are tqdm's: `total`, `initial`, `desc`, `unit` and others. The clock is monotonic;
+    tqdm's own is the time of day, which may be set back.
     """
     if sys.stderr.isatty():
         arguments.update(dynamic_ncols=True, mininterval=_TERMINAL_SECONDS)
@@ -30,12 +28,12 @@ def make_bar(**arguments: Any) -> tqdm.tqdm:
 
 
 class _Lines:
-    """A text file to which what tqdm draws over itself is written as lines, the same once."""
+    """A text file that writes what tqdm draws in place as lines, equal ones once."""
 
     def __init__(self, file: TextIO):
         self._file = file
         self._last = ""
-        self.encoding = file.encoding  # Tells tqdm which characters there are.
+        self.encoding = file.encoding  # From which tqdm chooses its characters.
 
     def write(self, text: str) -> None:
         line = text.strip("\r\n ")

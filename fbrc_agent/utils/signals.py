@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: what runs comes to a good end first, or at once if asked a second time.
+"""Ctrl-C and SIGTERM: a run saves a checkpoint first; a second Ctrl-C ends it without one.
 
 Nothing here acts before the command line enters `handlers`.
 """
@@ -6,7 +6,6 @@ Nothing here acts before the command line enters `handlers`.
 import contextlib
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,11 +15,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # What sends one Ctrl-C to a group of processes may reach one of them twice, within this.
 _ONE_PRESS_SECONDS = 0.3
 _PLEASE_WAIT = (
-    b"\nInterrupted: saving a checkpoint after the updates under way; Ctrl-C again ends at once.\n"
+    b"\nInterrupted: saving a checkpoint after the updates under way; Ctrl-C again ends the run "
+    b"without one.\n"
 )
 
 _handled: list[int] = []
 _requested: Optional[int] = None
+_requested_at = 0.0
 _is_deferring = False
 
 
@@ -44,7 +45,7 @@ def requested() -> Optional[int]:
 def check() -> None:
     """Raises `Interruption` if a signal has asked for it.
 
-    For work that is given up without loss, in the middle of what `deferred` protects.
+    For work that can be repeated, such as an evaluation, inside of what `deferred` protects.
     """
     if _requested is not None:
         raise Interruption(_requested)
@@ -52,7 +53,7 @@ def check() -> None:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Within it a signal raises nothing: whoever enters it looks at `requested` in time.
+    """Within it the first signal raises nothing; the code inside reads `requested` in time.
 
     Raises:
       Interruption: At its beginning or end, if a signal has asked for it.
@@ -77,25 +78,19 @@ def renew() -> None:
 
 @contextlib.contextmanager
 def handlers() -> Iterator[None]:
-    """Handles SIGINT and SIGTERM, and leaves the handlers as they were.
+    """Handles SIGINT and SIGTERM, and restores the handlers that were there.
 
-    The first of them raises `Interruption` in the main thread, unless that has `deferred` it. A
-    SIGINT after it ends the process with code 130, whatever it is doing, also if it is in a call of
-    TensorFlow that does not return. A signal that was ignored, as it is below `nohup` or in a
-    shell's background job, still is. Outside the main thread nothing is handled.
+    The first signal raises `Interruption` in the main thread, unless that has `deferred` it. A
+    SIGINT after it raises KeyboardInterrupt, `deferred` or not. Python runs handlers between its
+    own instructions, so a call of TensorFlow that is under way ends first. A signal that was
+    ignored, as below `nohup` or in a shell's background job, stays ignored. Outside of the main
+    thread nothing is handled.
     """
     global _requested, _handled
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before: dict[int, Any] = {number: signal.getsignal(number) for number in _SIGNALS}
-    # Python's handlers run in the main thread, when it comes back from TensorFlow. What has to
-    # happen whether or not it does is for a thread that reads the numbers of the signals.
-    receiver, sender = socket.socketpair()
-    sender.setblocking(False)
-    watcher = threading.Thread(target=_watch, args=(receiver,), daemon=True)
-    watcher.start()
-    descriptor = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     _handled = [number for number in _SIGNALS if before[number] not in (signal.SIG_IGN, None)]
     renew()
     try:
@@ -104,34 +99,17 @@ def handlers() -> Iterator[None]:
         for number in _handled:
             signal.signal(number, before[number])
         _handled = []
-        signal.set_wakeup_fd(descriptor)
-        sender.close()
-        watcher.join()
-        receiver.close()
         _requested = None
 
 
 def _handle(number: int, frame: Any) -> None:
-    global _requested
+    global _requested, _requested_at
     del frame
-    if _requested is not None:
-        return
-    _requested = number
-    if not _is_deferring:
-        raise Interruption(number)
-    with contextlib.suppress(OSError):
-        os.write(2, _PLEASE_WAIT)  # `sys.stderr` may be in the middle of a write itself.
-
-
-def _watch(receiver: socket.socket) -> None:
-    first: Optional[float] = None
-    while True:
-        received = receiver.recv(1)
-        if not received:
-            return
-        if received[0] not in _SIGNALS:
-            continue
-        if first is None:
-            first = time.monotonic()
-        elif received[0] == signal.SIGINT and time.monotonic() - first > _ONE_PRESS_SECONDS:
-            os._exit(128 + signal.SIGINT)
+    if _requested is None:
+        _requested, _requested_at = number, time.monotonic()
+        if not _is_deferring:
+            raise Interruption(number)
+        with contextlib.suppress(OSError):
+            os.write(2, _PLEASE_WAIT)  # `sys.stderr` may be in the middle of a write itself.
+    elif number == signal.SIGINT and time.monotonic() - _requested_at > _ONE_PRESS_SECONDS:
+        raise KeyboardInterrupt

@@ -14,7 +14,7 @@ from tf_agents.trajectories import trajectory
 
 from fbrc_agent.agents import behavior as behavior_agent
 from fbrc_agent.agents import fbrc as fbrc_agent
-from fbrc_agent.networks import behavior_network, relu_critic
+from fbrc_agent.networks import action_gradient, behavior_network
 from tests.helpers import numpy_reference as reference
 
 OBSERVATIONS, ACTIONS, COMPONENTS, BATCH = 3, 2, 4, 7
@@ -62,7 +62,7 @@ class World:
             self.action_spec,
             make_offset((self.observation_spec, self.action_spec)),
             self._mixture(1),
-            *[tf.keras.optimizers.legacy.SGD(0.0) for _ in range(3)],
+            *[tf.keras.optimizers.legacy.SGD() for _ in range(3)],
             self.behavior,
             gradient_penalty_weight=PENALTY_WEIGHT,
             reward_bonus=BONUS,
@@ -159,8 +159,8 @@ all_offsets = pytest.mark.parametrize(
 
 @pytest.mark.parametrize("make_offset", [DenseOffset, plain_offset])
 def test_the_plain_network_is_the_one_in_closed_form(make_offset):
-    for net in World(tf.float32, make_offset).agent._critics.networks:
-        assert (relu_critic.dense_layers(net) is not None) == (make_offset is plain_offset)
+    for net in World(tf.float32, make_offset).agent._learned:
+        assert (action_gradient.plain_layers(net) is not None) == (make_offset is plain_offset)
 
 
 @all_offsets
@@ -209,15 +209,11 @@ def test_critic_loss_and_gradient_are_equation_7(dtype, make_offset, entropy_ter
 
 @all_offsets
 @pytest.mark.parametrize("regularization", ["offset", "gradient_penalty", "fisher"])
-@pytest.mark.parametrize("share", [False, True])
-def test_actor_loss_and_gradient(dtype, make_offset, regularization, share):
-    world = World(dtype, make_offset, regularization=regularization, share_critic_pass=share)
+def test_actor_loss_and_gradient(dtype, make_offset, regularization):
+    world = World(dtype, make_offset, regularization=regularization)
     agent = world.agent
     with tf.GradientTape() as tape:
-        if share:  # The actor's loss is made of the critics'.
-            loss = agent.loss(world.experience()).extra.actor_loss
-        else:
-            loss = agent.actor_loss(world.transition().time_step)
+        loss = agent.actor_loss(world.transition().time_step)
     gradients = tape.gradient(loss, agent._actor_network.variables)
 
     s, sampled = world.observations[:, 0], world.samples[0]
@@ -281,8 +277,8 @@ def behavior_agent_of(world, mixture, with_entropy):
         world.time_step_spec,
         world.action_spec,
         mixture,
-        optimizer=tf.keras.optimizers.legacy.SGD(0.0),
-        alpha_optimizer=tf.keras.optimizers.legacy.SGD(0.0) if with_entropy else None,
+        optimizer=tf.keras.optimizers.legacy.SGD(),
+        alpha_optimizer=tf.keras.optimizers.legacy.SGD() if with_entropy else None,
         initial_log_alpha=-0.4,
         train_step_counter=tf.Variable(0, dtype=tf.int64),
     )

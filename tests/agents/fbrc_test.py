@@ -146,12 +146,32 @@ def test_checkpoint_holds_the_behavior_network(tmp_path):
         np.testing.assert_array_equal(saved, restored)
 
 
-def test_twin_and_target_share_nothing_but_mu():
+def test_one_evaluation_of_mu_serves_both_critics(monkeypatch):
+    agent, passes, log_mus = fbrc(seed=3), [], []
+    call = behavior_network.MixtureBehaviorNetwork.call
+    log_prob = behavior_network.SquashedMixture._log_prob
+
+    def counted_call(self, observation, *args, **kwargs):
+        passes.append(observation)
+        return call(self, observation, *args, **kwargs)
+
+    def counted_log_prob(self, value):
+        log_mus.append(value)
+        return log_prob(self, value)
+
+    monkeypatch.setattr(behavior_network.MixtureBehaviorNetwork, "call", counted_call)
+    monkeypatch.setattr(behavior_network.SquashedMixture, "_log_prob", counted_log_prob)
+    agent.train(batch())
+    assert len(passes) == 2  # At s and at s'.
+    assert len(log_mus) == 3  # Of the data's actions, of the target's and of the actor's.
+
+
+def test_first_and_second_critic_and_targets_share_nothing_but_mu():
     agent = fbrc()
     first, second = agent._critic_network_1, agent._critic_network_2
     kernels = [v for v in first.variables if "kernel" in v.name]
-    twins = [v for v in second.variables if "kernel" in v.name]
-    assert all(not np.allclose(k, t) for k, t in zip(kernels, twins))
+    others = [v for v in second.variables if "kernel" in v.name]
+    assert all(not np.allclose(k, t) for k, t in zip(kernels, others))
     ids = {id(v) for net in (first, second) for v in net.variables}
     targets = agent._target_critic_network_1, agent._target_critic_network_2
     assert not ids & {id(v) for net in targets for v in net.variables}
@@ -194,10 +214,10 @@ def test_zero_weights_give_zero_critic_and_actor_loss():
 def test_regularization_of_the_offset_enters_the_critic_loss():
     layer = tf.keras.layers.Dense(1, kernel_regularizer=tf.keras.regularizers.L2(10.0))
     net = ddpg_critic.CriticNetwork((OBSERVATION, ACTION), last_layer=layer)
-    twin = ddpg_critic.CriticNetwork((OBSERVATION, ACTION))
+    second = ddpg_critic.CriticNetwork((OBSERVATION, ACTION))
     agent = fbrc(
         critic_network=net,
-        critic_network_2=twin,
+        critic_network_2=second,
         target_critic_network=ddpg_critic.CriticNetwork((OBSERVATION, ACTION)),
         target_critic_network_2=ddpg_critic.CriticNetwork((OBSERVATION, ACTION)),
     )
@@ -211,7 +231,7 @@ def test_diagnostics_of_a_linear_offset_by_hand():
         return ddpg_critic.CriticNetwork((OBSERVATION, ACTION))
 
     agent = fbrc(UnitDensity(OBSERVATION), critic_network=linear())
-    for net in agent._critics.networks:
+    for net in agent._learned:
         kernel, bias = net.variables
         kernel.assign([[0.0]] * 4 + [[3.0], [4.0]])  # O = 3 a_0 + 4 a_1
         bias.assign([0.0])
@@ -222,12 +242,12 @@ def test_diagnostics_of_a_linear_offset_by_hand():
     q_data = np.mean(experience.action.numpy()[:, 0] @ np.array([3.0, 4.0]))
     np.testing.assert_allclose(measured["q_data"], q_data, rtol=1e-5)
     info = agent.train(experience)
-    np.testing.assert_allclose(info.extra.gradient_penalty, 50.0, rtol=1e-6)  # 25 for each twin
+    np.testing.assert_allclose(info.extra.gradient_penalty, 50.0, rtol=1e-6)  # 25 for each critic
 
 
 def test_refuses_a_behavior_of_another_action_size():
     other = tensor_spec.BoundedTensorSpec([3], tf.float32, -1, 1)
-    with pytest.raises(ValueError, match=r"shape \(2,\).*event_shape=\[3\]"):
+    with pytest.raises(ValueError, match=r"event_shape=\[3\].*shape \(2,\)"):
         fbrc(behavior_network.MixtureBehaviorNetwork(OBSERVATION, other))
 
 

@@ -378,7 +378,7 @@ def test_critics_and_actor_train_and_mu_stays(name):
 
 
 @every_kind
-def test_twins_start_apart(name):
+def test_both_critics_start_apart(name):
     first, second, _ = trained(name).before
     assert len(first) == len(second)
     kernels = [(f, s) for f, s in zip(first, second) if f.ndim > 1]
@@ -420,9 +420,7 @@ def test_penalty_is_the_squared_slope_of_the_offsets(name, monkeypatch):
     info = agent.loss(batch)
     time_steps, _, _ = agent._as_transition(batch)
     actions, _ = samples[1]  # the first sample is for the target
-    expected = sum(
-        squared_slopes(offset, time_steps, actions) for offset in agent._critics.networks
-    )
+    expected = sum(squared_slopes(offset, time_steps, actions) for offset in agent._learned)
     expected = expected.reshape([BATCH, -1]).sum(axis=1).mean()
     assert expected > 0
     np.testing.assert_allclose(info.extra.gradient_penalty, expected, rtol=1e-2)

@@ -2,6 +2,7 @@
 
 import functools
 
+import gin
 import pytest
 import tensorflow as tf
 from tf_agents.agents.ddpg import critic_network as ddpg_critic
@@ -93,19 +94,24 @@ NETWORK_CASES = {
     ),
     "critic with values [B, 1]": (
         lambda: agent(critic_network=ends_with()),
-        ["critic_network 'Mine'", "returned (3, 1) float32", "shape (3,)"],
+        ["critic_network 'Mine'", "returns (3, 1) float32", "shape (3,)"],
     ),
     "critic with one value for the batch": (
         lambda: agent(critic_network=ends_with(tf.keras.layers.Lambda(tf.reduce_mean))),
-        ["critic_network 'Mine'", "returned () float32", "shape (3,)"],
+        ["critic_network 'Mine'", "returns () float32", "shape (3,)"],
     ),
     "critic that is a Keras model": (
         lambda: agent(critic_network=networks.functional_critic(SPEC).layers[0]),
-        ["critic_network must be a TF-Agents network", "Functional", "sequential.Sequential"],
+        [
+            "critic_network is <",
+            "must be a TF-Agents network",
+            "Functional",
+            "sequential.Sequential",
+        ],
     ),
     "no critic": (
         lambda: agent(critic_network=None),
-        ["critic_network must be a TF-Agents network, got None"],
+        ["critic_network is None; it must be a TF-Agents network"],
     ),
     "functional Keras critic without a second": (
         lambda: agent(critic_network=networks.functional_critic(SPEC)),
@@ -117,7 +123,7 @@ NETWORK_CASES = {
     ),
     "critic as its own target": (
         critic_as_its_own_target,
-        ["CriticNetwork1", "TargetCriticNetwork1", "shares weights"],
+        ["critic_network", "target_critic_network", "shares weights"],
     ),
     "target of other layers": (
         lambda: agent(target_critic_network=ddpg_critic.CriticNetwork(SPEC)),
@@ -141,19 +147,19 @@ NETWORK_CASES = {
     ),
     "time steps that are observations": (
         lambda: agent_over(KIND.observation, KIND.action),
-        ["time_step_spec must be a TimeStep", "shape=(4,)"],
+        ["time_step_spec is ", "shape=(4,)", "; it must be a TimeStep"],
     ),
     "unbounded actions": (
         lambda: agent_over(ts.time_step_spec(KIND.observation), UNBOUNDED),
-        ["action_spec must be a nest of BoundedTensorSpec", "TensorSpec(shape=(2,)"],
+        ["action_spec holds TensorSpec(shape=(2,)", "must be a nest of BoundedTensorSpec"],
     ),
     "mixture over unbounded actions": (
         lambda: networks.mixture(KIND.observation, UNBOUNDED),
-        ["output_tensor_spec must be one floating BoundedTensorSpec", "TensorSpec(shape=(2,)"],
+        ["output_tensor_spec is TensorSpec(shape=(2,)", "must be one floating BoundedTensorSpec"],
     ),
     "mixture over a nest of actions": (
         lambda: networks.mixture(KIND.observation, networks.ACTIONS),
-        ["output_tensor_spec must be one floating BoundedTensorSpec", "'steer'", "'pedals'"],
+        ["output_tensor_spec is {", "must be one floating Bounded", "'steer'", "'pedals'"],
     ),
 }
 
@@ -183,7 +189,7 @@ BEHAVIOR_CASES = {
     ),
     "mu that returns actions": (
         lambda: sequential.Sequential([tf.keras.layers.Dense(2)], SPEC[0], "Deterministic"),
-        ["behavior_network 'Deterministic' must return distributions", "returned [["],
+        ["behavior_network 'Deterministic' returns ", "it must return distributions"],
     ),
     "recurrent mu": (
         lambda: networks.recurrent_actor(*SPEC),
@@ -191,7 +197,7 @@ BEHAVIOR_CASES = {
     ),
     "mu that is a Keras model": (
         lambda: tf.keras.Sequential([tf.keras.layers.Dense(2)]),
-        ["behavior_network must be a TF-Agents network", "sequential.Sequential"],
+        ["behavior_network is <", "must be a TF-Agents network", "sequential.Sequential"],
     ),
 }
 
@@ -310,7 +316,9 @@ def test_weights(shape, index):
     message = message_of(
         ValueError, lambda: agents()[index].train(experience, weights=tf.ones(shape))
     )
-    assert_says(message, ["weights must be a scalar or of shape [5]", f"shape {tuple(shape)}"])
+    assert_says(
+        message, [f"weights has the shape {tuple(shape)}; ", "must be a scalar or of shape [5]"]
+    )
 
 
 @pytest.mark.parametrize("weights", [2.0, [2.0] * 5, None])
@@ -335,7 +343,7 @@ def test_recurrent_critic_without_a_known_sequence_length():
     kind = networks.KINDS["recurrent"]
     recurrent = networks.make_agent(kind, behavior())
     message = message_of(ValueError, lambda: traced_loss(recurrent, kind, 5, None))
-    assert_says(message, ["recurrent critic_network needs", "with T known", "(5, None)"])
+    assert_says(message, ["recurrent critic_network it must", "with T known", "(5, None)"])
 
 
 @pytest.mark.parametrize(
@@ -352,3 +360,128 @@ def test_export_of_what_serving_cannot_take(observation, make_actor, parts, tmp_
     path = str(tmp_path / "1")
     message = message_of(errors.InputError, lambda: export.export_policy(policy, path))
     assert_says(message, ["stateless policy over one observation tensor", *parts])
+
+
+# Numbers, flags and optimizers.
+
+ADAM = tf.keras.optimizers.Adam
+
+
+@pytest.mark.parametrize(
+    "argument, value, wanted",
+    [
+        ("gamma", 1.5, "a number from 0 to 1"),
+        ("gamma", tf.constant(-1.0), "a number from 0 to 1"),
+        ("target_update_tau", 0.0, "a number above 0 and up to 1"),
+        ("target_update_period", 0, "an integer of 1 or more"),
+        ("gradient_penalty_weight", -1.0, "a finite number of 0 or more"),
+        ("critic_loss_weight", -0.5, "a finite number of 0 or more"),
+        ("actor_loss_weight", "x", "a finite number of 0 or more"),
+        ("alpha_loss_weight", None, "a finite number of 0 or more"),
+        ("reward_bonus", float("nan"), "a finite number"),
+        ("reward_scale_factor", float("inf"), "a finite number"),
+        ("initial_log_alpha", True, "a finite number"),
+        ("target_entropy", "low", "a number, or None"),
+        ("gradient_clipping", -1, "a number above 0, or None"),
+        ("seed", 2**31, "an integer from -2147483648 to 2147483647, or None"),
+        ("include_critic_entropy_term", 1, "True or False"),
+        ("use_log_alpha_in_alpha_loss", None, "True or False"),
+        ("share_actor_sample", "yes", "True or False"),
+        ("jit_compile", 0, "True or False"),
+        ("actor_optimizer", "adam", "an optimizer, such as @Adam() in gin"),
+        ("critic_optimizer", ADAM, "an optimizer, such as @Adam() in gin"),
+    ],
+)
+def test_arguments_of_fbrc_agent(argument, value, wanted):
+    message = message_of(ValueError, lambda: agent(**{argument: value}))
+    assert_says(message, [f"{argument} is ", f"; it must be {wanted}."])
+
+
+@pytest.mark.parametrize("argument", ["actor_optimizer", "critic_optimizer", "alpha_optimizer"])
+@pytest.mark.parametrize("rate", [0.0, -1.0])
+def test_learning_rates(argument, rate):
+    message = message_of(ValueError, lambda: agent(**{argument: ADAM(rate)}))
+    assert message.startswith(
+        f"The learning rate of {argument} is {rate}; it must be a finite number above 0."
+    )
+
+
+def test_an_agent_that_only_acts_needs_no_optimizers_but_the_algorithm_does():
+    names = ("actor_optimizer", "critic_optimizer", "alpha_optimizer")
+    assert agent(**dict.fromkeys(names))
+    specs = (ts.time_step_spec(KIND.observation), KIND.action)
+    for name in names:
+        gin.bind_parameter(f"FbrcAgent.{name}", None)
+    message = message_of(
+        ValueError, lambda: fbrc_agent.create_fbrc_agent(*specs, 0, {"behavior": behavior()})
+    )
+    gin.clear_config()
+    assert message.startswith("actor_optimizer is None; it must be an optimizer")
+
+
+@pytest.mark.parametrize(
+    "arguments, wanted",
+    [
+        ({"optimizer": None}, "optimizer is None; it must be an optimizer"),
+        ({"alpha_optimizer": ADAM(0.0)}, "The learning rate of alpha_optimizer is 0.0; it must be"),
+        ({"initial_log_alpha": None}, "initial_log_alpha is None; it must be a finite number."),
+        ({"target_entropy": "x"}, "target_entropy is 'x'; it must be a number, or None."),
+        ({"seed": 0.5}, "seed is 0.5; it must be an integer"),
+    ],
+)
+def test_arguments_of_the_behavior_agent(arguments, wanted):
+    given = {"optimizer": ADAM(), **arguments}
+    message = message_of(
+        ValueError,
+        lambda: behavior_agent.BehaviorAgent(
+            ts.time_step_spec(KIND.observation), KIND.action, behavior(), **given
+        ),
+    )
+    assert message.startswith(wanted)
+
+
+UNITS = "a tuple of integers of 1 or more, such as (256, 256)"
+BOUNDS = "two finite numbers, the lower one first, such as (-20.0, 2.0)"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        networks.behavior_network.MixtureBehaviorNetwork,
+        networks.actor_network.create_actor_network,
+        lambda *spec, **arguments: critic_network.create_offset_network(spec, **arguments),
+    ],
+)
+@pytest.mark.parametrize("units", [16, (0,), "ab", (True,), (1.5,), None])
+def test_units_of_layers(make, units):
+    message = message_of(ValueError, lambda: make(*SPEC, fc_layer_params=units))
+    assert message.startswith(f"fc_layer_params is {units!r}; it must be {UNITS}.")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        networks.behavior_network.MixtureBehaviorNetwork,
+        networks.actor_network.create_actor_network,
+    ],
+)
+@pytest.mark.parametrize("bounds", [(2, -20), 3, (0.0,), (0.0, float("inf"))])
+def test_bounds_of_the_log_standard_deviation(make, bounds):
+    message = message_of(ValueError, lambda: make(*SPEC, log_std_bounds=bounds))
+    assert message.startswith(f"log_std_bounds is {bounds!r}; it must be {BOUNDS}.")
+
+
+@pytest.mark.parametrize(
+    "argument, value, wanted",
+    [
+        ("num_components", 0, "an integer of 1 or more"),
+        ("num_components", 2.5, "an integer of 1 or more"),
+        ("joint", 1, "True or False"),
+    ],
+)
+def test_arguments_of_the_mixture(argument, value, wanted):
+    message = message_of(
+        ValueError,
+        lambda: networks.behavior_network.MixtureBehaviorNetwork(*SPEC, **{argument: value}),
+    )
+    assert message.startswith(f"{argument} is {value}; it must be {wanted}.")

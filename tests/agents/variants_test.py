@@ -140,7 +140,7 @@ def linear_agent(**changes):
 def test_slope_of_a_linear_network_is_the_same_everywhere(regularization, penalty_actions):
     agent = linear_agent(regularization=regularization, penalty_actions=penalty_actions)
     info = agent.train(agents.batch())
-    np.testing.assert_allclose(info.extra.gradient_penalty, 50.0, rtol=1e-6)  # 25 for each twin
+    np.testing.assert_allclose(info.extra.gradient_penalty, 50.0, rtol=1e-6)  # 25 for each critic
 
 
 @pytest.mark.parametrize("regularization", REGULARIZATIONS)
@@ -156,66 +156,6 @@ def test_diagnostics_and_critics_called_from_outside_give_the_q_that_is_trained(
     assert diagnostics["behavior_gradient_norm"] > 0
     for critic in (agent._critic_network_1, agent._critic_network_2):
         np.testing.assert_allclose(critic((observations, actions))[0], expected, rtol=1e-4)
-
-
-@pytest.mark.parametrize("name", ["CriticNetwork", "dict action", "functional Keras"])
-@pytest.mark.parametrize("regularization", REGULARIZATIONS)
-def test_one_critic_pass_gives_both_steps_at_the_old_critics(name, regularization, monkeypatch):
-    """The critics step as without sharing, and the actor as on critics that stand still."""
-    tf.keras.utils.set_random_seed(0)
-    kind = networks.KINDS[name]
-    behavior = networks.make_behavior(kind)
-    changes = {"regularization": regularization, "share_actor_sample": True}
-    shared = agent_with_descent(kind, behavior, share_critic_pass=True, **changes)
-    apart = agent_with_descent(kind, behavior, **changes)
-    still = agent_with_descent(
-        kind, behavior, critic_optimizer=tf.keras.optimizers.SGD(0.0), **changes
-    )
-    for other in (apart, still):
-        same_noise.share_weights(shared, other)
-    batch = networks.experience(kind, seed=0)
-    before = [v.numpy() for v in shared._actor_network.variables]
-    infos = [agent.train(batch).extra for agent in (shared, apart)]
-    monkeypatch.setattr(fbrc_agent, "_ACTOR", fbrc_agent._PENALTY)
-    infos.append(still.train(batch).extra)
-
-    np.testing.assert_array_equal(infos[0].critic_loss, infos[1].critic_loss)
-    for net in ("_critic_network_1", "_critic_network_2"):
-        for variables in zip(getattr(shared, net).variables, getattr(apart, net).variables):
-            np.testing.assert_allclose(*variables, rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(infos[0].actor_loss, infos[2].actor_loss, rtol=1e-6)
-    assert infos[0].actor_loss != infos[1].actor_loss
-    for old, new, expected in zip(
-        before, shared._actor_network.variables, still._actor_network.variables
-    ):
-        assert np.any(new != old)
-        np.testing.assert_allclose(new - old, expected - old, rtol=1e-4, atol=1e-7)
-
-
-@pytest.mark.parametrize(
-    "changes, reason",
-    [
-        ({"gradient_penalty_weight": 0.0}, "gradient_penalty_weight is 0"),
-        ({"penalty_actions": "data"}, "penalty_actions is 'data'"),
-    ],
-)
-def test_one_critic_pass_needs_the_penalty_at_the_policys_actions(changes, reason):
-    with pytest.raises(ValueError, match=rf"^share_critic_pass=True .*, but {reason}\.\n"):
-        agents.fbrc(share_critic_pass=True, **changes)
-
-
-def test_one_critic_pass_without_a_critic_is_refused_as_any_agent_is():
-    with pytest.raises(ValueError, match="^critic_network ") as plain:
-        agents.fbrc(critic_network=None)
-    with pytest.raises(ValueError) as shared:
-        agents.fbrc(critic_network=None, share_critic_pass=True)
-    assert str(shared.value) == str(plain.value)
-
-
-def test_one_critic_pass_needs_a_feed_forward_critic():
-    kind = networks.KINDS["recurrent"]
-    with pytest.raises(ValueError, match="^share_critic_pass=True .*critic_network is recurrent"):
-        networks.make_agent(kind, networks.make_behavior(kind), share_critic_pass=True)
 
 
 @pytest.mark.parametrize("regularization", WITHOUT_OFFSET)

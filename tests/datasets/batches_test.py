@@ -10,7 +10,7 @@ from tf_agents.train.utils import train_utils
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import nest_utils
 
-from fbrc_agent.datasets import array_checks, batches, offline_data
+from fbrc_agent.datasets import batches, checks, offline_data
 from fbrc_agent.utils.errors import InputError
 
 
@@ -121,7 +121,7 @@ def make_shifted(data, shift):
     arrays = {}
     for name in ("observations", "actions", "rewards", "next_observations", "discounts"):
         array = getattr(data, name)
-        memory = array_checks.empty_float32((array.size + shift,))
+        memory = checks.empty_float32((array.size + shift,))
         arrays[name] = memory[shift:].reshape(array.shape)
         arrays[name][...] = array
     bounds = (data.action_minimum, data.action_maximum)
@@ -170,7 +170,7 @@ def test_shapes_are_static():
 @pytest.mark.parametrize(
     "argument, value, message",
     [
-        ("batch_size", 11, "batch_size is 11.* from 1 to 10, the number of transitions"),
+        ("batch_size", 11, "batch_size is 11; .* at most 10, the number of transitions"),
         ("batch_size", 0, "batch_size is 0"),
         ("batch_size", 2.0, "batch_size is 2.0"),
         ("seed", -1, "seed is -1"),

@@ -1,524 +1,15 @@
+"""OfflineData: what it checks, its episodes, checksum and specs."""
+
 import hashlib
-import os
+import json
 import subprocess
 import sys
-import tracemalloc
 
-import h5py
 import numpy as np
 import pytest
 
 from fbrc_agent.datasets import offline_data
-from fbrc_agent.environments import d4rl
 from fbrc_agent.utils.errors import InputError
-
-# D4RL imports its simulators; only its `qlearning_dataset` is wanted here.
-_SIMULATORS = (
-    "mujoco_py",
-    "gym.envs.mujoco",
-    "d4rl.locomotion",
-    "d4rl.hand_manipulation_suite",
-    "d4rl.flow",
-    "d4rl.kitchen",
-    "d4rl.carla",
-    "d4rl.gym_bullet",
-)
-
-
-@pytest.fixture(scope="module")
-def qlearning_dataset():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("D4RL_SUPPRESS_IMPORT_ERROR", "1")
-        for name in _SIMULATORS:
-            patch.setitem(sys.modules, name, None)
-        for name in [name for name in sys.modules if name.split(".")[0] == "d4rl"]:
-            if name not in _SIMULATORS:
-                patch.delitem(sys.modules, name)
-        import d4rl as d4rl_package
-
-        yield d4rl_package.qlearning_dataset
-        for name in [name for name in sys.modules if name.split(".")[0] == "d4rl"]:
-            del sys.modules[name]
-
-
-ARRAY_NAMES = ("observations", "actions", "rewards", "next_observations", "discounts")
-
-
-class FakeEnvironment:
-    """What `qlearning_dataset` needs of an environment."""
-
-    def __init__(self, columns, max_episode_steps):
-        self._columns = columns
-        self._max_episode_steps = max_episode_steps
-
-    def get_dataset(self):
-        return self._columns
-
-
-def make_columns(terminal_rows=(), timeout_rows=(), num_rows=10, seed=0, dtype=np.float32):
-    """Rows of random numbers, terminals and time limits where asked for."""
-    random = np.random.default_rng(seed)
-    rows = np.arange(num_rows)
-    return {
-        "observations": random.normal(size=(num_rows, 3)).astype(dtype),
-        "actions": random.uniform(-1, 1, size=(num_rows, 2)).astype(dtype),
-        "rewards": random.normal(size=num_rows).astype(dtype),
-        "terminals": np.isin(rows, terminal_rows),
-        "timeouts": np.isin(rows, timeout_rows),
-    }
-
-
-def write(path, columns, attributes=()):
-    with h5py.File(path, "w") as file:
-        for key, value in columns.items():
-            file[key] = value
-        file.attrs.update(attributes)
-    return str(path)
-
-
-def assert_same_transitions(data, expected):
-    for name in ("observations", "actions", "rewards", "next_observations"):
-        np.testing.assert_array_equal(getattr(data, name), expected[name], err_msg=name)
-    np.testing.assert_array_equal(data.discounts, 1.0 - expected["terminals"])
-
-
-# The transitions.
-
-
-@pytest.mark.parametrize(
-    "terminal_rows, timeout_rows",
-    [
-        ([], []),
-        ([9], []),
-        ([], [9]),
-        ([3], [6]),
-        ([3, 4, 5], [7, 8]),
-        ([0], [1]),
-        ([4], [4]),
-        ([8, 9], [8]),
-    ],
-)
-def test_transitions_are_those_of_d4rl(tmp_path, qlearning_dataset, terminal_rows, timeout_rows):
-    columns = make_columns(terminal_rows, timeout_rows)
-    data = offline_data.load_dataset(write(tmp_path / "file.hdf5", columns))
-    assert_same_transitions(data, qlearning_dataset(FakeEnvironment(columns, None)))
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_transitions_of_random_files_are_those_of_d4rl(tmp_path, qlearning_dataset, seed):
-    rows = np.random.default_rng(seed).permutation(500)
-    columns = make_columns(rows[:30], rows[20:60], num_rows=500, seed=seed)
-    data = offline_data.load_dataset(write(tmp_path / "file.hdf5", columns))
-    assert_same_transitions(data, qlearning_dataset(FakeEnvironment(columns, None)))
-
-
-@pytest.mark.parametrize("max_episode_steps", [1, 2, 3, 7, 1000])
-@pytest.mark.parametrize(
-    "terminal_rows",
-    [
-        [],
-        [0],
-        [0, 1, 2, 3],
-        [1],
-        [2],
-        [2, 5, 8],
-        [5, 6, 13, 20, 21],
-        [59],
-        list(range(3, 60, 4)),
-    ],
-)
-def test_time_limits_without_timeouts_are_those_of_d4rl(
-    tmp_path, qlearning_dataset, terminal_rows, max_episode_steps
-):
-    columns = make_columns(terminal_rows, num_rows=60)
-    del columns["timeouts"]
-    expected = qlearning_dataset(FakeEnvironment(columns, max_episode_steps))
-    path = write(tmp_path / "file.hdf5", columns)
-    if not len(expected["rewards"]):
-        with pytest.raises(InputError, match="no usable transition"):
-            offline_data.load_dataset(path, max_episode_steps=max_episode_steps)
-    else:
-        data = offline_data.load_dataset(path, max_episode_steps=max_episode_steps)
-        assert_same_transitions(data, expected)
-
-
-def test_next_observations_and_other_keys_are_ignored_as_in_d4rl(tmp_path, qlearning_dataset):
-    columns = make_columns([3], [6])
-    columns["next_observations"] = np.full((10, 3), np.nan)
-    columns["infos"] = np.zeros(4)
-    data = offline_data.load_dataset(write(tmp_path / "file.hdf5", columns))
-    assert_same_transitions(data, qlearning_dataset(FakeEnvironment(columns, None)))
-
-
-def test_float64_file_is_rounded_to_float32_as_in_d4rl(tmp_path, qlearning_dataset):
-    columns = make_columns([3], [6], dtype=np.float64)
-    data = offline_data.load_dataset(write(tmp_path / "file.hdf5", columns))
-    assert_same_transitions(data, qlearning_dataset(FakeEnvironment(columns, None)))
-
-
-def test_numbers_by_hand(tmp_path):
-    columns = {
-        "observations": [[0.0], [1.0], [2.0], [3.0], [4.0], [5.0]],
-        "actions": [[0.0], [0.1], [0.2], [0.3], [0.4], [0.5]],
-        "rewards": [[10.0], [11.0], [12.0], [13.0], [14.0], [15.0]],  # A column, as D4RL accepts.
-        "terminals": [0, 1, 0, 0, 0, 0],
-        "timeouts": [0, 0, 0, 1, 0, 0],
-    }
-    data = offline_data.load_dataset(write(tmp_path / "file.hdf5", columns))
-    np.testing.assert_array_equal(data.observations, [[0], [1], [2], [4]])
-    np.testing.assert_array_equal(data.actions, np.float32([[0.0], [0.1], [0.2], [0.4]]))
-    np.testing.assert_array_equal(data.rewards, [10, 11, 12, 14])
-    np.testing.assert_array_equal(data.next_observations, [[1], [2], [3], [5]])
-    np.testing.assert_array_equal(data.discounts, [1, 0, 1, 1])
-    # The last episode is not complete.
-    np.testing.assert_array_equal(data.episode_returns, [21, 25])
-
-
-@pytest.mark.parametrize("timeout_rows", [[], [4]])
-def test_arrays_are_float32_row_major_and_read_only(tmp_path, timeout_rows):
-    path = write(tmp_path / "file.hdf5", make_columns([], timeout_rows, dtype=np.float64))
-    data = offline_data.load_dataset(path)
-    for name in (
-        "observations",
-        "actions",
-        "rewards",
-        "next_observations",
-        "discounts",
-        "episode_returns",
-        "action_minimum",
-        "action_maximum",
-    ):
-        array = getattr(data, name)
-        assert array.dtype == np.float32, name
-        assert array.flags.c_contiguous, name
-        assert not array.flags.writeable, name
-
-
-# 87381 rows of observations are a block where the file has no chunks, 88000 with these chunks.
-@pytest.mark.parametrize("chunk_rows", [None, 1000])
-def test_transitions_of_a_file_of_two_blocks_are_those_of_d4rl(
-    tmp_path, qlearning_dataset, chunk_rows
-):
-    rows = np.random.default_rng(0).permutation(100_000)
-    columns = make_columns(rows[:30], [*rows[20:60], 87380, 88000], num_rows=100_000)
-    path = write(tmp_path / "file.hdf5", columns)
-    if chunk_rows:
-        with h5py.File(path, "w") as file:
-            for key, value in columns.items():
-                file.create_dataset(key, data=value, chunks=(chunk_rows,) + (1,) * (value.ndim - 1))
-    data = offline_data.load_dataset(path)
-    assert_same_transitions(data, qlearning_dataset(FakeEnvironment(columns, None)))
-
-
-def test_loading_takes_little_more_memory_than_the_transitions(tmp_path):
-    columns = make_columns([], range(999, 300_000, 1000), num_rows=300_000)
-    path = write(tmp_path / "file.hdf5", columns)
-    tracemalloc.start()
-    try:
-        data = offline_data.load_dataset(path)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 1.5 * sum(getattr(data, name).nbytes for name in ARRAY_NAMES)
-
-
-def test_arrays_are_aligned_as_those_of_tensorflow(tmp_path):
-    data = offline_data.load_dataset(write(tmp_path / "file.hdf5", make_columns([3], [6])))
-    assert [getattr(data, name).ctypes.data % 64 for name in ARRAY_NAMES] == [0] * 5
-
-
-def test_no_complete_episode_means_no_returns(tmp_path):
-    data = offline_data.load_dataset(write(tmp_path / "file.hdf5", make_columns()))
-    assert data.episode_returns.shape == (0,)
-
-
-def test_episode_limit_is_read_from_the_file(tmp_path):
-    columns = make_columns()
-    del columns["timeouts"]
-    path = write(tmp_path / "file.hdf5", columns, {"max_episode_steps": 5})
-    assert offline_data.load_dataset(path).num_transitions == 8
-    assert offline_data.load_dataset(path, max_episode_steps=3).num_transitions == 6
-
-
-def test_default_episode_limit_is_logged(tmp_path, caplog):
-    columns = make_columns(num_rows=2001)
-    del columns["timeouts"]
-    data = offline_data.load_dataset(write(tmp_path / "file.hdf5", columns))
-    assert data.num_transitions == 1998
-    assert "cut after 1000 steps" in caplog.text
-
-
-@pytest.mark.parametrize("limit", [0, -1, 2.5, "many"])
-def test_bad_episode_limit_is_an_input_error(tmp_path, limit):
-    columns = make_columns()
-    del columns["timeouts"]
-    with pytest.raises(InputError, match="max_episode_steps"):
-        offline_data.load_dataset(write(tmp_path / "file.hdf5", columns), max_episode_steps=limit)
-
-
-# Sources.
-
-
-def test_source_is_kept_as_given(tmp_path):
-    path = write(tmp_path / "file.hdf5", make_columns())
-    assert offline_data.load_dataset(path).source == path
-
-
-def test_task_id_is_downloaded(tmp_path, monkeypatch):
-    path = write(tmp_path / "downloaded.hdf5", make_columns())
-    tasks = []
-    monkeypatch.setattr(d4rl, "download", lambda task: tasks.append(task.id) or path)
-    data = offline_data.load_dataset("hopper-medium-v2")
-    assert tasks == ["hopper-medium-v2"]
-    assert data.source == "hopper-medium-v2"
-    assert data.num_transitions == 9
-
-
-def test_embedded_file_is_found_beside_the_module(tmp_path, monkeypatch):
-    (tmp_path / "embedded").mkdir()
-    write(tmp_path / "embedded" / "small.hdf5", make_columns())
-    monkeypatch.setattr(offline_data, "__file__", str(tmp_path / "offline_data.py"))
-    assert offline_data.load_dataset("embedded:small").num_transitions == 9
-    with pytest.raises(InputError, match="embedded:large.*small"):
-        offline_data.load_dataset("embedded:large")
-
-
-@pytest.mark.parametrize(
-    "source, message",
-    [
-        ("no/such/file.hdf5", "no/such/file.hdf5: there is no such file"),
-        ("nosuchfile.hdf5", "nosuchfile.hdf5: there is no such file"),
-        ("hoper-medium-v2", "hoper-medium-v2.*hopper-medium-v2"),
-        ("Hopper-v4", "Hopper-v4.*DATA=path"),
-        ("", "data source"),
-        (None, "None"),
-    ],
-)
-def test_source_that_does_not_exist_is_an_input_error(source, message):
-    with pytest.raises(InputError, match=message):
-        offline_data.load_dataset(source)
-
-
-def test_directory_is_an_input_error(tmp_path):
-    with pytest.raises(InputError, match="is a directory"):
-        offline_data.load_dataset(str(tmp_path))
-
-
-# Files that are not usable.
-
-
-def test_file_that_is_not_hdf5_is_an_input_error(tmp_path):
-    (tmp_path / "file.hdf5").write_text("not HDF5")
-    with pytest.raises(InputError, match="file.hdf5: cannot be read as HDF5"):
-        offline_data.load_dataset(str(tmp_path / "file.hdf5"))
-
-
-def test_truncated_file_is_an_input_error(tmp_path):
-    path = write(tmp_path / "file.hdf5", make_columns())
-    os.truncate(path, os.path.getsize(path) - 10)
-    with pytest.raises(InputError, match="truncated"):
-        offline_data.load_dataset(path)
-
-
-def test_damaged_chunk_is_an_input_error(tmp_path):
-    path = str(tmp_path / "file.hdf5")
-    columns = make_columns(num_rows=2000)
-    offline_data.save_d4rl_hdf5(path, **columns, attributes={})
-    with h5py.File(path, "r") as file:
-        offset = file["observations"].id.get_chunk_info(0).byte_offset
-    with open(path, "r+b") as file:
-        file.seek(offset)
-        file.write(b"\xff" * 100)
-    with pytest.raises(InputError, match="cannot be read as HDF5"):
-        offline_data.load_dataset(path)
-
-
-@pytest.mark.parametrize("key", ["observations", "actions", "rewards", "terminals"])
-def test_missing_key_is_an_input_error_that_lists_the_keys(tmp_path, key):
-    columns = make_columns()
-    del columns[key]
-    with pytest.raises(InputError, match=f"no key '{key}'.*{', '.join(sorted(columns))}"):
-        offline_data.load_dataset(write(tmp_path / "file.hdf5", columns))
-
-
-@pytest.mark.parametrize(
-    "key, value, message",
-    [
-        ("rewards", np.zeros(9), "rewards 9"),
-        ("observations", np.zeros(10), r"observations has shape \(10,\).*\[rows, size\]"),
-        ("observations", np.zeros((10, 3, 2)), r"observations has shape \(10, 3, 2\)"),
-        ("observations", np.zeros((10, 0)), r"observations has shape \(10, 0\)"),
-        ("rewards", np.zeros((10, 2)), r"rewards has shape \(10, 2\).*\[rows\]"),
-        ("rewards", np.float64(1.0), r"rewards has shape \(\)"),
-        ("actions", np.zeros((10, 2), complex), "actions has type complex128"),
-        ("actions", np.full((10, 2), b"x"), r"actions has type \|S1"),
-    ],
-)
-def test_array_of_wrong_form_is_an_input_error(tmp_path, key, value, message):
-    path = write(tmp_path / "file.hdf5", {**make_columns(), key: value})
-    with pytest.raises(InputError, match=f"file.hdf5: .*{message}"):
-        offline_data.load_dataset(path)
-
-
-@pytest.mark.parametrize("key", ["observations", "actions", "rewards"])
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_value_that_is_not_finite_is_an_input_error(tmp_path, key, value):
-    columns = make_columns()
-    columns[key][7] = value
-    with pytest.raises(InputError, match=f"{key} has {value} in row 7"):
-        offline_data.load_dataset(write(tmp_path / "file.hdf5", columns))
-
-
-@pytest.mark.parametrize(
-    "key, value, message",
-    [("observations", np.nan, "nan in row"), ("actions", 1.5, "1.5.* in row")],
-)
-def test_error_in_a_later_block_names_the_row_of_the_file(tmp_path, key, value, message):
-    columns = make_columns(num_rows=200_000)
-    columns[key][150_000] = value
-    with pytest.raises(InputError, match=f"{key} has .*{message} 150000"):
-        offline_data.load_dataset(write(tmp_path / "file.hdf5", columns))
-
-
-def test_row_that_is_left_out_is_checked(tmp_path):
-    columns = make_columns([], [9])
-    columns["actions"][9] = 1.5
-    with pytest.raises(InputError, match="in row 9"):
-        offline_data.load_dataset(write(tmp_path / "file.hdf5", columns))
-
-
-def test_value_beyond_float32_is_an_input_error(tmp_path):
-    columns = make_columns(dtype=np.float64)
-    columns["rewards"][2] = 1e300
-    with pytest.raises(InputError, match="rewards has inf in row 2.*float32"):
-        offline_data.load_dataset(write(tmp_path / "file.hdf5", columns))
-
-
-def test_empty_file_is_an_input_error(tmp_path):
-    with pytest.raises(InputError, match="is empty"):
-        offline_data.load_dataset(write(tmp_path / "file.hdf5", make_columns(num_rows=0)))
-
-
-@pytest.mark.parametrize("num_rows, timeout_rows", [(1, []), (3, [0, 1])])
-def test_file_without_a_pair_of_rows_is_an_input_error(tmp_path, num_rows, timeout_rows):
-    columns = make_columns([], timeout_rows, num_rows=num_rows)
-    with pytest.raises(InputError, match=f"no usable transition.*{num_rows} rows"):
-        offline_data.load_dataset(write(tmp_path / "file.hdf5", columns))
-
-
-def write_without_rewards(tmp_path):
-    columns = make_columns()
-    del columns["rewards"]
-    write(tmp_path / "other.hdf5", {"rewards": np.zeros(10)})
-    return write(tmp_path / "file.hdf5", columns)
-
-
-@pytest.mark.parametrize(
-    "link", [h5py.ExternalLink("other.hdf5", "/rewards"), h5py.SoftLink("/actions")]
-)
-def test_link_is_an_input_error(tmp_path, link):
-    path = write_without_rewards(tmp_path)
-    with h5py.File(path, "a") as file:
-        file["rewards"] = link
-    with pytest.raises(InputError, match="'rewards' is a link"):
-        offline_data.load_dataset(path)
-
-
-def test_external_storage_is_an_input_error(tmp_path):
-    path = write_without_rewards(tmp_path)
-    (tmp_path / "raw").write_bytes(bytes(80))
-    with h5py.File(path, "a") as file:
-        file.create_dataset("rewards", (10,), np.float64, external=str(tmp_path / "raw"))
-    with pytest.raises(InputError, match="'rewards' are kept in other files"):
-        offline_data.load_dataset(path)
-
-
-def test_virtual_dataset_is_an_input_error(tmp_path):
-    path = write_without_rewards(tmp_path)
-    layout = h5py.VirtualLayout((10,), np.float64)
-    layout[:] = h5py.VirtualSource("other.hdf5", "rewards", (10,))
-    with h5py.File(path, "a") as file:
-        file.create_virtual_dataset("rewards", layout)
-    with pytest.raises(InputError, match="'rewards' are kept in other files"):
-        offline_data.load_dataset(path)
-
-
-def test_group_in_place_of_a_dataset_is_an_input_error(tmp_path):
-    path = write_without_rewards(tmp_path)
-    with h5py.File(path, "a") as file:
-        file.create_group("rewards")
-    with pytest.raises(InputError, match="'rewards' is a group"):
-        offline_data.load_dataset(path)
-
-
-# Action bounds.
-
-
-def test_bounds_default_to_one(tmp_path):
-    data = offline_data.load_dataset(write(tmp_path / "file.hdf5", make_columns()))
-    np.testing.assert_array_equal(data.action_minimum, [-1, -1])
-    np.testing.assert_array_equal(data.action_maximum, [1, 1])
-
-
-def test_bounds_are_read_from_the_file_unless_given(tmp_path):
-    columns = make_columns()
-    columns["actions"][4] = [-1.5, 2.5]
-    path = write(
-        tmp_path / "file.hdf5",
-        columns,
-        {"action_minimum": [-2.0, -3.0], "action_maximum": [2.0, 3.0]},
-    )
-    data = offline_data.load_dataset(path)
-    np.testing.assert_array_equal(data.action_minimum, [-2, -3])
-    np.testing.assert_array_equal(data.action_maximum, [2, 3])
-    data = offline_data.load_dataset(path, action_bounds=(-4.0, [5.0, 6.0]))
-    np.testing.assert_array_equal(data.action_minimum, [-4, -4])
-    np.testing.assert_array_equal(data.action_maximum, [5, 6])
-
-
-@pytest.mark.parametrize("bounds", [None, (-1.0, 1.0), ([-1.0, -2.0], [1.0, 2.0])])
-def test_action_outside_its_bounds_is_an_input_error(tmp_path, bounds):
-    columns = make_columns()
-    columns["actions"][4] = [1.5, 0.25]
-    path = write(tmp_path / "file.hdf5", columns)
-    with pytest.raises(InputError, match=r"\[1.5, 0.25\] in row 4.*action_bounds"):
-        offline_data.load_dataset(path, action_bounds=bounds)
-
-
-def test_action_outside_its_bounds_by_rounding_is_clipped(tmp_path):
-    columns = make_columns()
-    columns["actions"][4] = [1.0 + 5e-7, -1.0 - 5e-7]
-    data = offline_data.load_dataset(write(tmp_path / "file.hdf5", columns))
-    np.testing.assert_array_equal(data.actions[4], [1, -1])
-    np.testing.assert_array_equal(data.actions[5:], columns["actions"][5:9])
-
-
-@pytest.mark.parametrize(
-    "bounds",
-    [
-        (1.0, -1.0),
-        (0.0, 0.0),
-        (-np.inf, np.inf),
-        (np.nan, 1.0),
-        3.0,
-        (-1.0,),
-        ("a", "b"),
-        ([-1.0] * 3, [1.0] * 3),
-    ],
-)
-def test_bad_bounds_are_an_input_error(tmp_path, bounds):
-    path = write(tmp_path / "file.hdf5", make_columns())
-    with pytest.raises(InputError, match="bounds"):
-        offline_data.load_dataset(path, action_bounds=bounds)
-
-
-def test_half_of_the_bounds_in_the_file_is_an_input_error(tmp_path):
-    path = write(tmp_path / "file.hdf5", make_columns(), {"action_maximum": [1.0, 1.0]})
-    with pytest.raises(InputError, match="only action_maximum"):
-        offline_data.load_dataset(path)
-
-
-# OfflineData.
 
 
 def make_arrays():
@@ -581,6 +72,107 @@ def test_from_arrays_accepts_empty_episode_returns_only():
         offline_data.OfflineData.from_arrays(**arrays)
 
 
+# Episodes. Transitions 0 to 2 chain and end in a terminal; 3 and 4 chain; 5 stands alone.
+
+
+def make_episodes():
+    states = np.float32([[0], [1], [2], [10], [11], [20]])
+    return {
+        "observations": states,
+        "actions": np.zeros((6, 1)),
+        "rewards": np.float32([1, 2, 3, 4, 5, 6]),
+        "next_observations": np.float32([[1], [2], [10], [11], [12], [21]]),
+        "discounts": np.float32([1, 1, 0, 1, 1, 1]),
+    }
+
+
+def test_episodes_begin_after_discount_0_and_where_observations_do_not_chain():
+    data = offline_data.OfflineData.from_arrays(**make_episodes())
+    np.testing.assert_array_equal(data.episode_starts, [0, 3, 5])
+    assert data.episode_starts.dtype == np.int64
+    assert not data.episode_starts.flags.writeable
+
+
+def test_lengths_starts_and_returns_of_episodes():
+    data = offline_data.OfflineData.from_arrays(**make_episodes())
+    np.testing.assert_array_equal(data.episode_lengths, [3, 2, 1])
+    np.testing.assert_array_equal(data.start_observations, [[0], [10], [20]])
+    assert list(data.episodes()) == [slice(0, 3), slice(3, 5), slice(5, 6)]
+    assert [data.rewards[rows].sum() for rows in data.episodes()] == [6, 9, 6]
+
+
+def test_episode_starts_may_be_given():
+    starts = np.array([0, 2])
+    data = offline_data.OfflineData.from_arrays(**make_episodes(), episode_starts=starts)
+    np.testing.assert_array_equal(data.episode_lengths, [2, 4])
+    starts[1] = 5
+    np.testing.assert_array_equal(data.episode_starts, [0, 2])
+
+
+@pytest.mark.parametrize(
+    "starts, message",
+    [
+        ([], "is .*the first must be 0"),
+        ([1, 3], r"is \[1, 3\].*the first must be 0"),
+        ([0.0, 3.0], "is .*of an integer type"),
+        ([0, 3, 3], "has 3 in place 1 and 3 next; they must ascend"),
+        ([0, 3, 2], "has 3 in place 1 and 2 next"),
+        ([0, 6], "has 6 in place 1 .*number of transitions, 6"),
+        ([[0, 1]], r"has shape \(1, 2\)"),
+    ],
+)
+def test_episode_starts_that_are_not_rows_are_an_input_error(starts, message):
+    with pytest.raises(InputError, match=f"arrays: episode_starts {message}"):
+        offline_data.OfflineData.from_arrays(**make_episodes(), episode_starts=starts)
+
+
+def test_inferred_starts_of_a_long_array_are_those_of_one_comparison():
+    random = np.random.default_rng(0)
+    observations = random.integers(0, 2, size=(100_000, 5)).astype(np.float32)
+    arrays = {
+        "observations": observations,
+        "actions": np.zeros((100_000, 1)),
+        "rewards": np.zeros(100_000),
+        "next_observations": np.roll(observations, -1, axis=0),
+        "discounts": (np.arange(100_000) % 1000 != 999),
+    }
+    breaks = random.choice(99_999, size=500, replace=False)
+    arrays["next_observations"][breaks, 2] += 1
+    data = offline_data.OfflineData.from_arrays(**arrays)
+    expected = np.union1d(np.arange(0, 100_000, 1000), breaks + 1)
+    np.testing.assert_array_equal(data.episode_starts, expected)
+
+
+# Records.
+
+
+def test_description_by_hand():
+    data = offline_data.OfflineData.from_arrays(
+        **make_episodes(), action_bounds=(-1, 2), episode_returns=[6, 10], source="mine"
+    )
+    description = data.description()
+    assert json.loads(json.dumps(description)) == description
+    assert description == {
+        "source": "mine",
+        "checksum": data.checksum,
+        "transitions": 6,
+        "episodes": 2,
+        "return_mean": 8.0,
+        "return_std": 2.0,
+        "observation_size": 1,
+        "observation_minimum": [0.0],
+        "observation_maximum": [20.0],
+        "action_size": 1,
+        "action_minimum": [-1.0],
+        "action_maximum": [2.0],
+    }
+
+
+def test_description_without_complete_episodes_has_no_returns():
+    description = offline_data.OfflineData.from_arrays(**make_arrays()).description()
+    assert (description["episodes"], description["return_mean"]) == (0, None)
+
+
 def test_checksum_is_sha256_of_the_transitions():
     arrays = make_arrays()
     digest = hashlib.sha256()
@@ -623,92 +215,3 @@ def test_import_does_not_load_tensorflow():
     )
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     assert output.stdout.decode().strip() == "[]"
-
-
-# Writing.
-
-
-def test_saved_file_loads_as_it_was_given(tmp_path):
-    columns = make_columns([3], [6, 9])
-    path = str(tmp_path / "file.hdf5")
-    offline_data.save_d4rl_hdf5(
-        path,
-        **columns,
-        attributes={
-            "action_minimum": [-2.0, -2.0],
-            "action_maximum": [2.0, 2.0],
-            "environment": "Pendulum-v1",
-        },
-    )
-    with h5py.File(path, "r") as file:
-        assert set(file) == set(columns)
-        for key, column in columns.items():
-            np.testing.assert_array_equal(file[key][()], column)
-            assert file[key].dtype == column.dtype
-            assert file[key].compression == "gzip"
-        assert file.attrs["environment"] == "Pendulum-v1"
-    assert os.listdir(tmp_path) == ["file.hdf5"]
-    data = offline_data.load_dataset(path)
-    np.testing.assert_array_equal(data.action_minimum, [-2, -2])
-    assert data.num_transitions == 8
-
-
-@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int8, np.int64, np.float32, np.float64])
-@pytest.mark.parametrize("shape", [(10,), (10, 1)])
-def test_flags_are_0_and_1_of_any_type(tmp_path, dtype, shape):
-    columns = make_columns(terminal_rows=(3, 8), timeout_rows=(5,))
-    expected = offline_data.load_dataset(write(tmp_path / "bool.hdf5", columns))
-    for key in ("terminals", "timeouts"):
-        columns[key] = columns[key].astype(dtype).reshape(shape)
-    data = offline_data.load_dataset(write(tmp_path / "other.hdf5", columns))
-    assert data.checksum == expected.checksum
-    np.testing.assert_array_equal(data.discounts, [1, 1, 1, 0, 1, 1, 1, 0])
-
-
-@pytest.mark.parametrize("key", ["terminals", "timeouts"])
-@pytest.mark.parametrize("value, text", [(2, "2"), (-1, "-1"), (0.5, "0.5"), (255, "255")])
-def test_flag_of_another_value_is_refused(tmp_path, key, value, text):
-    columns = make_columns(num_rows=300_000)  # More than one block.
-    columns[key] = columns[key].astype(np.float64)
-    columns[key][[299_990, 299_995]] = value
-    message = rf"file.hdf5: {key} has {text}(\.0)? in row 299990; every value must be 0 or 1"
-    with pytest.raises(InputError, match=message):
-        offline_data.load_dataset(write(tmp_path / "file.hdf5", columns))
-    with pytest.raises(InputError, match=message):
-        offline_data.save_d4rl_hdf5(str(tmp_path / "file.hdf5"), **columns, attributes={})
-
-
-def test_saved_file_has_next_observations_if_given(tmp_path):
-    columns = make_columns()
-    path = str(tmp_path / "file.hdf5")
-    offline_data.save_d4rl_hdf5(
-        path, **columns, attributes={}, next_observations=columns["observations"] + 1
-    )
-    with h5py.File(path, "r") as file:
-        np.testing.assert_array_equal(file["next_observations"], columns["observations"] + 1)
-
-
-def test_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = write(tmp_path / "file.hdf5", make_columns())
-
-    def fail(*unused_args):
-        raise OSError("disk is full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(InputError, match="disk is full"):
-        offline_data.save_d4rl_hdf5(path, **make_columns(num_rows=4), attributes={})
-    assert os.listdir(tmp_path) == ["file.hdf5"]
-    assert offline_data.load_dataset(path).num_transitions == 9
-
-
-def test_save_refuses_arrays_that_do_not_fit_together(tmp_path):
-    with pytest.raises(InputError, match="rewards 3"):
-        offline_data.save_d4rl_hdf5(
-            str(tmp_path / "file.hdf5"), **{**make_columns(), "rewards": np.zeros(3)}, attributes={}
-        )
-
-
-def test_save_into_a_missing_directory_is_an_input_error(tmp_path):
-    path = str(tmp_path / "missing" / "file.hdf5")
-    with pytest.raises(InputError, match="missing/file.hdf5: cannot be written"):
-        offline_data.save_d4rl_hdf5(path, **make_columns(), attributes={})

@@ -9,7 +9,7 @@ import pytest
 from tf_agents.environments import utils as environment_utils
 
 from fbrc_agent.environments import gymnasium_environment
-from fbrc_agent.utils import errors
+from fbrc_agent.utils.errors import InputError
 
 
 class _ThreeSteps(gymnasium.Env):
@@ -80,12 +80,16 @@ def test_a_seed_repeats_the_first_observation_and_not_the_second(three_steps):
 
 @pytest.mark.parametrize("environment_id", ["NoSuch-v0", "no such", "Hopper-v99"])
 def test_an_unknown_id_is_an_input_error_that_names_it(environment_id):
-    with pytest.raises(errors.InputError, match=f"'{environment_id}'"):
+    with pytest.raises(InputError, match=f"'{environment_id}'"):
         gymnasium_environment.GymnasiumEnvironment(environment_id)
 
 
+def test_sizes_are_those_of_observations_and_actions():
+    assert gymnasium_environment.sizes("Hopper-v4") == (11, 3)
+
+
 def test_discrete_actions_are_an_input_error():
-    with pytest.raises(errors.InputError, match="'CartPole-v1' has the action space Discrete"):
+    with pytest.raises(InputError, match="action space of .* 'CartPole-v1' is Discrete"):
         gymnasium_environment.make("CartPole-v1")
 
 
@@ -94,15 +98,15 @@ def test_unbounded_actions_are_an_input_error():
         action_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
 
     _register("FbrcUnbounded-v0", Unbounded)
-    with pytest.raises(errors.InputError, match="finite bounds"):
+    with pytest.raises(InputError, match="finite bounds"):
         gymnasium_environment.make("FbrcUnbounded-v0")
 
 
 _BROKEN_MUJOCO_PY = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from fbrc_agent import environments
-environments.GymnasiumEnvironment("Hopper-v4").reset()
+import fbrc_agent
+fbrc_agent.GymnasiumEnvironment("Hopper-v4").reset()
 assert "mujoco_py" not in sys.modules
 try:
     import mujoco_py

@@ -6,8 +6,10 @@ import math
 import gin
 import numpy as np
 import pytest
+import tensorflow as tf
+from tf_agents.trajectories import time_step as ts
 
-from fbrc_agent.experiments import benchmark_io, benchmark_rows, benchmark_serving
+from fbrc_agent.experiments import benchmark, benchmark_serving, benchmark_training
 from tests.helpers import tiny_runs
 
 
@@ -25,26 +27,25 @@ def test_a_quick_run_measures_every_row_of_serving(tmp_path, capsys):
     assert tiny_runs.run_command("benchmark", *arguments) == 0
     result = json.loads(output.read_text())
     values = {row["name"]: row["value"] for row in result["rows"]}
-    assert list(values) == [r.name for r in benchmark_rows.ROWS if r.name.startswith("serving")]
+    assert list(values) == [r.name for r in benchmark.ROWS if r.name.startswith("serving")]
     assert all(math.isfinite(value) and value > 0 for value in values.values())
     goals = {row["name"]: row["goal"] for row in result["rows"] if row["goal"] is not None}
-    assert goals == {"serving_1": 0.5, "serving_session_1": 0.5, "serving_size": 1.2}
-    seconds = result["medians"]["serving"]
-    assert values["serving_us_32"] == pytest.approx(1e6 * seconds["export_32_seconds"])
+    assert goals == {"serving_1": 0.5, "serving_session_1": 0.5}
+    rounds = result["rounds"]["serving"]
+    assert values["serving_us_32"] == pytest.approx(np.median(rounds["export_32"]))
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines[2 : 2 + len(values)]] == list(values)
+    assert [line.split(":")[0] for line in lines[1 : 1 + len(values)]] == list(values)
 
 
 def test_serving_comes_beside_named_rows():
-    names = [row.name for row in benchmark_rows.select_rows(["loading"], serving=True)]
+    names = [row.name for row in benchmark.select_rows(["loading"], serving=True)]
     assert names[0] == "loading"
-    assert names[1:] == [row.name for row in benchmark_rows.select_rows(None, serving=True)]
+    assert names[1:] == [row.name for row in benchmark.select_rows(None, serving=True)]
 
 
 def test_what_is_compared_gives_the_same_actions(tmp_path, small_actor):
-    sizes = benchmark_io.Sizes()
-    policy = benchmark_serving.make_policy(sizes)
-    time_step = benchmark_serving.make_time_step(sizes, batch_size=32)
+    policy = benchmark_training.make_policy(benchmark_training.Sizes())
+    time_step = ts.restart(tf.random.stateless_normal([32, 17], (0, 0)), 32)
     calls = benchmark_serving.make_calls(policy, str(tmp_path))
     actions = {name: act(time_step) for name, act in calls.items()}
     for name in ("export", "saver"):
@@ -54,19 +55,3 @@ def test_what_is_compared_gives_the_same_actions(tmp_path, small_actor):
     assert np.ptp(actions["eager"]) > 0
     for name, action in actions.items():
         np.testing.assert_allclose(action, actions["eager"], rtol=0, atol=1e-6, err_msg=name)
-
-
-def test_bytes_of_weights_and_models(tmp_path, small_actor):
-    """17 to 8 to 2 x 6 in float32; PolicySaver's model holds them in a file of variables."""
-    contender = benchmark_serving.make_sizes(benchmark_io.Sizes(), str(tmp_path))["bytes"]
-    numbers = contender()
-    assert numbers["weight_bytes"] == 4 * (17 * 8 + 8 + 8 * 12 + 12)
-    assert min(numbers["export_bytes"], numbers["saver_bytes"]) > numbers["weight_bytes"]
-
-
-def test_bytes_of_a_model_are_those_of_graph_and_variables(tmp_path):
-    files = {"saved_model.pb": 5, "variables/a": 3, "variables/b": 4, "README.md": 100}
-    (tmp_path / "variables").mkdir()
-    for name, size in files.items():
-        (tmp_path / name).write_bytes(b"0" * size)
-    assert benchmark_serving.model_bytes(str(tmp_path)) == 12

@@ -7,8 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
-from fbrc_agent.datasets import offline_data
-from fbrc_agent.datasets.offline_data import load_dataset
+from fbrc_agent.datasets import sources
+from fbrc_agent.datasets.sources import load_dataset
 from fbrc_agent.experiments import collect, online_sac
 from fbrc_agent.utils.errors import InputError
 
@@ -158,7 +158,7 @@ def test_medium_and_expert_are_rollouts_at_their_threshold(tmp_path, monkeypatch
 
 
 def test_a_threshold_out_of_reach_is_an_error_and_writes_nothing(tmp_path):
-    with pytest.raises(InputError, match="590 steps, where medium_return = 1 is needed"):
+    with pytest.raises(InputError, match="590 steps; medium_return = 1 needs"):
         collect.collect(str(tmp_path / "data.hdf5"), level="medium", medium_return=1.0)
     assert os.listdir(tmp_path) == []
 
@@ -176,8 +176,8 @@ def test_an_interruption_writes_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"level": "good"}, "collect.level is 'good', where one of random, medium"),
-        ({"level": "medium", "medium_return": None}, "collect.medium_return is not set"),
+        ({"level": "good"}, "collect.level is 'good'; it must be .*random"),
+        ({"level": "medium", "medium_return": None}, "collect.medium_return is None"),
         ({"level": "random", "seed": -1}, "collect.seed is -1"),
         ({"level": "random", "num_transitions": 1}, "collect.num_transitions is 1"),
         ({"level": "random", "task": "pen-human-v0"}, "'pen-human-v0' has no Gymnasium environ"),
@@ -226,9 +226,7 @@ def test_the_embedded_data_is_what_its_readme_says(
 
 @pytest.mark.parametrize("name", ["pendulum", "hopper"])
 def test_the_embedded_data_was_made_with_the_shipped_gin_file(name):
-    path = os.path.join(
-        os.path.dirname(offline_data.__file__), "embedded", f"{name}-medium-replay.hdf5"
-    )
+    path = os.path.join(os.path.dirname(sources.__file__), "embedded", f"{name}-medium-replay.hdf5")
     _, attributes = _read(path)
     gin.clear_config()
     gin.parse_config_file(os.path.join(_GIN, f"{name}.gin"))

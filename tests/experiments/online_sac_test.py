@@ -75,9 +75,9 @@ def test_marking_the_cut_does_not_change_the_recording():
     assert np.flatnonzero(recorder.columns()["timeouts"]).tolist() == [4]
 
 
-def test_batches_hold_whole_transitions_of_what_was_recorded():
+def test_batches_hold_complete_transitions_of_what_was_recorded():
     batch = _record(7).sample(np.random.default_rng(0), 200)
-    observations, actions, rewards, discounts, next_observations = batch
+    observations, actions, rewards, next_observations, discounts = batch
     assert set(observations[:, 0]) == {0, 1, 2, 10, 11, 12, 20}
     np.testing.assert_array_equal(rewards, observations[:, 0])
     # Across a time limit, too, the next state is the one that was reached.
@@ -95,7 +95,7 @@ def test_random_actions_fill_the_action_box():
 
 
 def test_sac_learns_a_one_step_task():
-    """Every step is terminal, hence Q is the reward, four times the action."""
+    """Every step is terminal, so Q is the reward, four times the action."""
     tf.keras.utils.set_random_seed(0)
     observation_spec = tf.TensorSpec([1], tf.float32, "observation")
     action_spec = tensor_spec.BoundedTensorSpec([1], tf.float32, -1.0, 1.0, "action")
@@ -107,12 +107,12 @@ def test_sac_learns_a_one_step_task():
         actions = generator.uniform(-1.0, 1.0, [64, 1]).astype(np.float32)
         rewards = 4.0 * actions[:, 0]
         # The next observation must not matter: the discount is zero.
-        train(observations, actions, rewards, np.zeros(64, np.float32), observations + 100.0)
+        train(observations, actions, rewards, observations + 100.0, np.zeros(64, np.float32))
     q_values, _ = agent._critic_network_1((np.zeros([2, 1]), np.array([[-0.5], [0.5]])))
     np.testing.assert_allclose(q_values, [-2.0, 2.0], atol=0.2)
 
 
-def test_the_twin_critics_differ():
+def test_the_two_critics_differ():
     observation_spec = tf.TensorSpec([2], tf.float32)
     action_spec = tensor_spec.BoundedTensorSpec([1], tf.float32, -1.0, 1.0)
     agent = online_sac.make_sac_agent(observation_spec, action_spec, (4, 4))
@@ -121,7 +121,7 @@ def test_the_twin_critics_differ():
 
 
 def test_training_too_short_for_an_evaluation_is_an_input_error():
-    with pytest.raises(InputError, match="OnlineSac.max_steps is 29, where .* 30 or more"):
+    with pytest.raises(InputError, match="OnlineSac.max_steps is 29; it must be .* 30 or more"):
         online_sac.OnlineSac(
             "Pendulum-v1", seed=0, max_steps=29, num_random_steps=10, evaluation_interval=20
         )
@@ -139,6 +139,16 @@ def test_training_stops_where_the_threshold_is_reached():
     )
     trainer.train_until(-1e9, "low")
     assert trainer.recorder.size == 20
-    with pytest.raises(InputError, match="within OnlineSac.max_steps = 60 steps, where .*high = 0"):
+    with pytest.raises(InputError, match="within OnlineSac.max_steps = 60 steps; high = 0"):
         trainer.train_until(0.0, "high")
     assert trainer.recorder.size == 60
+
+
+@pytest.mark.parametrize(
+    "argument, value",
+    [("hidden_units", (0,)), ("learning_rate", 0.0), ("gamma", 1.5), ("target_update_tau", 0.0)],
+)
+def test_arguments_out_of_range_are_refused(argument, value):
+    specs = tf.TensorSpec([1]), tensor_spec.BoundedTensorSpec([1], tf.float32, -1.0, 1.0)
+    with pytest.raises(InputError, match=f"make_sac_agent.{argument} is"):
+        online_sac.make_sac_agent(*specs, **{argument: value})

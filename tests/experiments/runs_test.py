@@ -1,17 +1,21 @@
 """The experiments of training runs: what a grid runs, what it leaves alone, what it reports."""
 
+import dataclasses
 import json
 import os
+import pathlib
+import re
 import signal
 import statistics
 import subprocess
 import sys
 import time
 
+import gin
 import matplotlib.image
 import pytest
 
-from fbrc_agent.environments import d4rl
+from fbrc_agent.environments import tasks
 from fbrc_agent.experiments import grid, processes, runs, summaries
 from fbrc_agent.utils import run_lock
 from fbrc_agent.utils.errors import InputError
@@ -19,23 +23,23 @@ from tests.helpers import tiny_runs
 
 TASK, DATA = "Pendulum-v1", "embedded:pendulum-medium-replay"
 STEPS = 400
-RANDOM, EXPERT = d4rl.get_task(TASK).reference_scores
+RANDOM, EXPERT = tasks.get_task(TASK).reference_scores
 
 
 def make_sizes(root_dir, **changes):
     values = {
         "tasks": {TASK: DATA},
         "seeds": 2,
-        "behavior_steps": 20,
-        "fbrc_steps": STEPS,
+        "pretraining_steps": 20,
+        "steps": STEPS,
         "eval_interval": 100,
         "num_eval_episodes": 1,
         **changes,
     }
-    return grid.grid(root_dir=str(root_dir), quick=False, default_tasks={}, **values)
+    return grid.Sizes(os.path.join(root_dir, "runs"), **values)
 
 
-def write_run(directory, seed, records, steps=STEPS, behavior_steps=20):
+def write_run(directory, seed, records, steps=STEPS, algorithm="fbrc"):
     """Writes what a complete run leaves, with these metrics."""
     directory.mkdir(parents=True)
     data = {
@@ -45,10 +49,14 @@ def write_run(directory, seed, records, steps=STEPS, behavior_steps=20):
         "episodes": 4,
         "return_mean": RANDOM + 0.25 * (EXPERT - RANDOM),
     }
-    identity = {"task": TASK, "seed": seed, "batch_size": 32, "data": data}
-    stages = {"behavior": {"steps": behavior_steps}, "fbrc": {"steps": steps}}
+    identity = {"task": TASK, "seed": seed, "batch_size": 32, "data": data, "algorithm": algorithm}
+    identity["stages"] = [
+        {"name": name, "label": f"the {name} policy", "panels": []}
+        for name in (["behavior", "fbrc"] if algorithm == "fbrc" else [algorithm])
+    ]
+    result = {"algorithm": algorithm, "stages": {algorithm: {"steps": steps}}}
     (directory / "run.json").write_text(json.dumps(identity))
-    (directory / "result.json").write_text(json.dumps({"stages": stages}))
+    (directory / "result.json").write_text(json.dumps(result))
     (directory / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
 
 
@@ -56,21 +64,39 @@ def evaluation(step, score, stage="fbrc"):
     return {"stage": stage, "step": step, "returns": [0.0], "normalized_score": score}
 
 
-def write_setting(runs_dir, name, scores_by_seed, density="density-mixture", density_score=40.0):
+def event(step, name, stage="fbrc"):
+    return {"stage": stage, "step": step, "event": name}
+
+
+def append(directory, *records):
+    with open(directory / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(record) + "\n" for record in records))
+
+
+def write_setting(runs_dir, name, scores_by_seed, behavior="behavior-mixture", behavior_score=40.0):
     for seed, scores in enumerate(scores_by_seed):
         records = [evaluation(100 * (i + 1), score) for i, score in enumerate(scores)]
         write_run(runs_dir / TASK / name / f"seed{seed}", seed, records)
-        fitted = runs_dir / TASK / density / f"seed{seed}"
+        fitted = runs_dir / TASK / behavior / f"seed{seed}"
         if not fitted.exists():
             fit = {"stage": "behavior", "step": 20, "log_prob": 1.5 + seed}
-            write_run(fitted, seed, [fit, evaluation(20, density_score, "behavior")], steps=0)
+            lines = [fit, evaluation(20, behavior_score, "behavior")]
+            write_run(fitted, seed, lines, steps=20, algorithm="behavior")
+
+
+@pytest.fixture(autouse=True)
+def _gin():
+    gin.clear_config()
+    gin.add_config_file_search_path(str(tiny_runs.ROOT / "gin"))
+    yield
+    gin.clear_config()
 
 
 def run_with_sizes(run, root_dir, **changes):
     sizes = make_sizes(root_dir, **changes)
     bindings = [
         f"grid.{name} = {getattr(sizes, name)!r}"
-        for name in ("tasks", "seeds", "behavior_steps", "fbrc_steps", "eval_interval")
+        for name in ("tasks", "seeds", "pretraining_steps", "steps", "eval_interval")
     ]
     return tiny_runs.run_command(
         "reproduce", run, "--root_dir", root_dir, "--gin_bindings", *bindings,
@@ -120,29 +146,35 @@ def test_only_the_last_five_evaluations_are_averaged(complete_lambda):
 
 
 def test_evaluations_beyond_the_asked_updates_do_not_count(complete_lambda):
-    assert run_with_sizes("lambda", complete_lambda, fbrc_steps=200) == 0
+    assert run_with_sizes("lambda", complete_lambda, steps=200) == 0
     fbrc = cells_by_setting(complete_lambda, "lambda")["fbrc"]
     assert [run["last_score"] for run in fbrc["runs"]] == [50.0, 52.0]
 
 
-def test_collapse_and_divergence_are_told(complete_lambda):
-    log = complete_lambda / "runs" / TASK / "lambda-0" / "seed1" / "train.log"
-    log.write_text("warning: the critic diverges: at step 300 of the fbrc stage its mean |Q| is\n")
+def test_collapse_and_divergence_are_reported(complete_lambda):
+    directory = complete_lambda / "runs" / TASK / "lambda-0" / "seed1"
+    append(directory, event(300, "diverged"), event(350, "diverged"))
     assert run_with_sizes("lambda", complete_lambda) == 0
     without = cells_by_setting(complete_lambda, "lambda")["lambda-0"]["runs"]
-    # Half of the density's 40; the means are 15 and 30.
+    # Half of the behavior policy's 40; the means are 15 and 30.
     assert [run["collapsed"] for run in without] == [True, False]
     assert [run["critic_diverged_at"] for run in without] == [None, 300]
     page = (complete_lambda / "README.md").read_text()
     assert "collapsed (seed 0), critic diverged by step 300 (seed 1)" in page
 
 
+def test_events_beyond_the_asked_updates_do_not_count(complete_lambda):
+    append(complete_lambda / "runs" / TASK / "fbrc" / "seed1", event(300, "diverged"))
+    assert run_with_sizes("lambda", complete_lambda, steps=200) == 0
+    fbrc = cells_by_setting(complete_lambda, "lambda")["fbrc"]
+    assert fbrc["runs"][1]["critic_diverged_at"] is None
+
+
 def test_a_run_that_ended_in_nan_counts_with_its_evaluations_before(complete_lambda):
     directory = complete_lambda / "runs" / TASK / "lambda-0" / "seed0"
     (directory / "result.json").unlink()
-    (directory / "failed.json").write_text(json.dumps({"step": 250, "message": "nan"}))
-    records = [evaluation(100, 30.0), evaluation(200, 20.0)]
-    (directory / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    (directory / "metrics.jsonl").unlink()
+    append(directory, evaluation(100, 30.0), evaluation(200, 20.0), event(250, "not_finite"))
     assert run_with_sizes("lambda", complete_lambda) == 0
     run = cells_by_setting(complete_lambda, "lambda")["lambda-0"]["runs"][0]
     assert (run["nan_step"], run["last_score"]) == (250, 20.0)
@@ -150,14 +182,14 @@ def test_a_run_that_ended_in_nan_counts_with_its_evaluations_before(complete_lam
     assert "NaN at step 250 (seed 0)" in page
 
 
-def test_page_tells_data_seeds_and_the_command(complete_lambda):
+def test_page_describes_data_seeds_and_the_command(complete_lambda):
     assert run_with_sizes("lambda", complete_lambda) == 0
     page = (complete_lambda / "README.md").read_text()
     assert f"{DATA}, 100 transitions, 4 episodes, mean score 25.0; not the task's D4RL file" in page
     assert "| Pendulum-v1 | λ = 0.1 | 74.0 ± 5.7 " in page
     assert "| 70.0, 78.0 " in page
     assert f"bin/reproduce lambda --root_dir {complete_lambda} --gin_bindings" in page
-    assert '"grid.fbrc_steps = 400"' in page
+    assert '"grid.steps = 400"' in page
     assert "the full setting, with the values of the command in place. Versions" in page
 
 
@@ -188,34 +220,20 @@ def test_norms_are_those_of_the_runs_of_lambda(tmp_path):
     assert norms["behavior_gradient_norm"]["mean_of_last"] == 3.0
 
 
-def test_density_reports_likelihood_and_scores_of_each_density(tmp_path):
+def test_density_reports_likelihood_and_scores_of_each_behavior_policy(tmp_path):
     runs_dir = tmp_path / "runs"
     write_setting(runs_dir, "fbrc", [[50.0], [60.0]])
-    write_setting(runs_dir, "gaussian", [[30.0], [30.0]], "density-gaussian", 20.0)
-    write_setting(runs_dir, "joint", [[70.0], [70.0]], "density-joint", 45.0)
+    write_setting(runs_dir, "gaussian", [[30.0], [30.0]], "behavior-gaussian", 20.0)
+    write_setting(runs_dir, "joint", [[70.0], [70.0]], "behavior-joint", 45.0)
     assert run_with_sizes("density", tmp_path) == 0
     cells = cells_by_setting(tmp_path, "density")
-    assert {name: cell["density_score"]["mean"] for name, cell in cells.items()} == {
+    assert {name: cell["pretrained_score"]["mean"] for name, cell in cells.items()} == {
         "fbrc": 40.0,
         "gaussian": 20.0,
         "joint": 45.0,
     }
     likelihood = cells["fbrc"]["log_likelihood"]
     assert likelihood == {"mean": 2.0, "std": statistics.stdev([1.5, 2.5]), "n": 2}
-
-
-def test_sharing_compares_one_critic_pass_with_gin_as_it_is(tmp_path):
-    runs_dir = tmp_path / "runs"
-    write_setting(runs_dir, "fbrc", [[50.0], [60.0]])
-    write_setting(runs_dir, "shared-pass", [[40.0], [44.0]])
-    assert run_with_sizes("sharing", tmp_path) == 0
-    cells = cells_by_setting(tmp_path, "sharing")
-    assert {
-        name: (cell["bindings"], cell["last_score"]["mean"]) for name, cell in cells.items()
-    } == {
-        "fbrc": ([], 55.0),
-        "shared-pass": (["FbrcAgent.share_critic_pass = True"], 42.0),
-    }
 
 
 # What is refused.
@@ -226,7 +244,7 @@ def test_sharing_compares_one_critic_pass_with_gin_as_it_is(tmp_path):
     [
         ("grid.tasks = 'hopper-medium-v2'", "it must name the data of each task"),
         ("grid.tasks = {'hopper-medium-v2': 3}", "it must name the data of each task"),
-        ("grid.tasks = {'antmaze-umaze-v0': None}", "no environment to evaluate"),
+        ("grid.tasks = {'antmaze-umaze-v0': None}", "no environment to evaluate in"),
         ("grid.seeds = 0", "grid.seeds is 0; it must be an integer of 1 or more"),
         ("grid.eval_interval = 0.5", "grid.eval_interval is 0.5; it must be an integer of 0"),
         ("grid.bindings = 'SEED = 1'", "it must be a list of gin bindings"),
@@ -242,12 +260,41 @@ def test_sizes_that_cannot_be_are_refused_in_one_sentence(tmp_path, capsys, bind
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_directory_with_other_bindings_is_refused(complete_lambda):
-    directory = complete_lambda / "runs" / TASK / "fbrc" / "seed1"
-    sizes = make_sizes(complete_lambda)
-    (directory / "settings.json").write_text('{"bindings": ["SEED = 7"]}')
-    with pytest.raises(InputError, match=r"fbrc/seed1 holds a run with \['SEED = 7'\], not \["):
-        grid.run_grid([runs.FBRC], sizes)
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"bindings": ["FbrcAgent.gamma = 0.5"]}, "what fbrc.gin has, not FbrcAgent.gamma = 0.5"),
+        ({"tasks": {TASK: "other.hdf5"}}, f"DATA = '{DATA}', not DATA = 'other.hdf5'"),
+    ],
+)
+def test_a_complete_run_of_other_settings_is_refused(complete_lambda, changes, message):
+    for run in grid.make_runs([runs.FBRC], make_sizes(complete_lambda)):
+        run.write_gin()
+    others = grid.make_runs([runs.FBRC], make_sizes(complete_lambda, **changes))
+    with pytest.raises(InputError, match=f"fbrc/seed0 holds a run of {re.escape(message)}; give"):
+        processes.run_all(others, num_jobs=1)
+
+
+def test_a_binding_that_is_gone_is_another_setting(complete_lambda):
+    (run, _) = grid.make_runs([runs.LAMBDA_1], make_sizes(complete_lambda))
+    run.write_gin()
+    (other, _) = grid.make_runs([runs.FBRC._replace(name="lambda-1")], make_sizes(complete_lambda))
+    message = "holds a run of FbrcAgent.gradient_penalty_weight = 1.0, not what fbrc.gin has; give"
+    with pytest.raises(InputError, match=message):
+        other.check()
+
+
+def test_intervals_may_differ(complete_lambda):
+    before = grid.make_runs([runs.FBRC], make_sizes(complete_lambda, eval_interval=7))
+    for run in before:
+        run.write_gin()
+    processes.run_all(grid.make_runs([runs.FBRC], make_sizes(complete_lambda)), num_jobs=1)
+
+
+def test_a_shared_network_of_other_updates_is_refused(complete_lambda):
+    sizes = make_sizes(complete_lambda, pretraining_steps=30)
+    with pytest.raises(InputError, match="seed0 holds a run of 20 updates, not 30"):
+        processes.run_all(grid.make_runs([runs.FBRC], sizes), num_jobs=1)
 
 
 # What processes do.
@@ -259,96 +306,114 @@ NETWORKS = (
     "create_offset_network.fc_layer_params = (8,)",
     "create_actor_network.fc_layer_params = (8,)",
 )
-NAN = grid.Setting("nan", "a rate beyond all", ("critic/Adam.learning_rate = 1e30",))
+NAN = runs.FBRC._replace(name="nan", bindings=("critic/Adam.learning_rate = 1e30",))
 
 
 @pytest.fixture(scope="module")
-def run_grid(tmp_path_factory):
-    """A grid of real runs: its sizes and cells."""
+def real_runs(tmp_path_factory):
+    """Runs of the two settings."""
     root_dir = tmp_path_factory.mktemp("grid")
-    sizes = make_sizes(
-        root_dir, seeds=1, fbrc_steps=20, eval_interval=10, num_jobs=2, bindings=NETWORKS
-    )
-    return sizes, grid.run_grid([runs.FBRC, NAN], sizes)
+    sizes = make_sizes(root_dir, seeds=1, steps=20, eval_interval=10, num_jobs=2, bindings=NETWORKS)
+    made = grid.make_runs([runs.FBRC, NAN], sizes)
+    processes.run_all(made, sizes.num_jobs)
+    return made
 
 
-def test_cells_are_runs_with_the_density_of_the_grid(run_grid):
-    sizes, (fbrc, _) = run_grid
-    assert fbrc.run.is_complete()
-    lines = tiny_runs.read_lines(fbrc.run.root_dir)
+def test_runs_have_the_behavior_policy_of_the_grid(real_runs):
+    fbrc, _ = real_runs
+    assert fbrc.is_complete()
+    lines = tiny_runs.read_lines(fbrc.root_dir)
     assert {line["stage"] for line in lines} == {"fbrc"}
-    config = open(os.path.join(fbrc.run.root_dir, "operative_config.gin"), encoding="utf-8").read()
-    density = os.path.join(sizes.runs_dir, TASK, "density-mixture", "seed0", "behavior")
-    assert f"train.behavior_dir = '{density}'" in config
+    config = open(os.path.join(fbrc.root_dir, "operative_config.gin"), encoding="utf-8").read()
+    directory = os.path.join(fbrc.sizes.runs_dir, TASK, "behavior-mixture", "seed0", "behavior")
+    assert f"train.pretrained = {{'behavior': '{directory}'}}" in config
 
 
-def test_numbers_of_a_run_are_those_of_its_metrics(run_grid):
-    _, (fbrc, _) = run_grid
+def test_numbers_of_a_run_are_those_of_its_metrics(real_runs):
+    fbrc, _ = real_runs
     numbers = summaries.cell_numbers([summaries.read(fbrc)])
-    lines = tiny_runs.read_lines(fbrc.run.root_dir)
+    lines = tiny_runs.read_lines(fbrc.root_dir)
     returns = [(r["step"], sum(r["returns"]) / len(r["returns"])) for r in lines if "returns" in r]
     assert numbers["runs"][0]["evaluations"] == {
         "steps": [10, 20],
         "scores": pytest.approx([100 * (r - RANDOM) / (EXPERT - RANDOM) for _, r in returns]),
     }
-    fitted = tiny_runs.read_lines(os.path.join(os.path.dirname(fbrc.run.density.root_dir), "seed0"))
-    last = [r["log_prob"] for r in fitted if r["stage"] == "behavior" and "log_prob" in r][-1]
-    assert numbers["log_likelihood"]["mean"] == last
+    fitted = tiny_runs.read_lines(fbrc.pretrained["behavior"].root_dir)
+    last = [r["normalized_score"] for r in fitted if "normalized_score" in r][-1]
+    assert numbers["pretrained_score"]["mean"] == last
 
 
-def test_numbers_that_went_bad_are_an_outcome(run_grid):
-    _, (_, bad) = run_grid
-    outcome = summaries.read(bad)
-    assert 1 <= outcome.nan_step <= 20
-    assert f"at step {outcome.nan_step} of the fbrc stage" in bad.run.failure()["message"]
-    assert not bad.run.is_complete()
+def test_nan_is_an_outcome(real_runs):
+    _, bad = real_runs
+    assert 1 <= summaries.read(bad).numbers["nan_step"] <= 20
+    assert not bad.is_complete()
 
 
-def test_a_second_call_leaves_what_is_done_alone(run_grid):
-    sizes, cells = run_grid
+def test_a_second_call_leaves_what_is_done_alone(real_runs):
+    sizes = real_runs[0].sizes
     before = tiny_runs.read_files(sizes.runs_dir)
-    again = grid.run_grid([runs.FBRC, NAN], sizes)
+    processes.run_all(grid.make_runs([runs.FBRC, NAN], sizes), sizes.num_jobs)
     assert tiny_runs.read_files(sizes.runs_dir) == before
-    assert [cell.run.root_dir for cell in again] == [cell.run.root_dir for cell in cells]
 
 
-def test_a_score_is_shown_though_its_step_was_logged_before(tmp_path, capsys):
-    run = processes.Run(str(tmp_path / "run"), "a run", (), STEPS, density=None)
-    lines = [{**evaluation(100, 20.0), "stage": "behavior"}]
-    write_run(tmp_path / "run", 0, lines)
-    progress = processes._Progress([run], [run])
-    metrics = tmp_path / "run" / "metrics.jsonl"
+def test_a_run_that_is_not_complete_is_refused_by_train(real_runs):
+    """It compares every value that was used, and its sentence is passed on."""
+    sizes = dataclasses.replace(
+        real_runs[0].sizes, steps=30, bindings=[*NETWORKS, "FbrcAgent.gamma = 0.5"]
+    )
+    (run,) = grid.make_runs([runs.FBRC], sizes)
+    os.remove(run.gin_path)
+    os.remove(run.pretrained["behavior"].gin_path)
+    with pytest.raises(InputError, match=r"code 2 \(train: .* FbrcAgent.gamma = 0.99, not 0.5"):
+        processes.run_all([run], num_jobs=1)
+
+
+def write_lines(run, *lines):
+    text = "".join(json.dumps({"stage": "fbrc", **line}) + "\n" for line in lines)
+    with open(os.path.join(run.root_dir, "metrics.jsonl"), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+@pytest.fixture
+def resumed_run(tmp_path):
+    """A run of 400 updates that was complete with 300."""
+    (run,) = grid.make_runs([runs.FBRC], make_sizes(tmp_path, seeds=1))
+    write_run(pathlib.Path(run.root_dir), 0, [evaluation(300, 20.0)], steps=300)
+    return run
+
+
+def test_a_score_is_shown_though_its_step_was_logged_before(resumed_run, capsys):
+    bar = processes.Bar([resumed_run])
+    lines = [evaluation(300, 20.0)]
     shown = []
-    for line in [{"step": 200, "behavior_loss": 1.0}, evaluation(200, 30.0), {"step": 250}]:
-        lines.append({**line, "stage": "behavior"})
-        metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        progress.show([run])
-        shown.append(progress._bar.postfix)
-    progress.close()
-    assert shown == [None, "a run: score 30.0", "a run: score 30.0"]
-    assert "a run: score 30.0" in capsys.readouterr().err
+    for line in [{"step": 350, "critic_loss": 1.0}, evaluation(350, 30.0), {"step": 380}]:
+        lines.append(line)
+        write_lines(resumed_run, *lines)
+        bar.show([resumed_run])
+        shown.append(bar.bar.postfix)
+    bar.close()
+    title = f"{TASK}, fbrc, seed 0"
+    assert shown == [None, f"{title}: score 30.0", f"{title}: score 30.0"]
+    assert f"{title}: score 30.0" in capsys.readouterr().err
 
 
-def test_a_killed_run_that_goes_back_to_its_checkpoint_is_shown_at_no_rate(tmp_path):
-    run = processes.Run(str(tmp_path / "run"), "a run", (), STEPS, density=None)
-    write_run(tmp_path / "run", 0, [{**evaluation(300, 20.0), "stage": "behavior"}])
-    progress = processes._Progress([run], [run])
-    metrics = tmp_path / "run" / "metrics.jsonl"
+def test_a_killed_run_that_resumes_from_its_checkpoint_is_shown_at_no_rate(resumed_run):
+    bar = processes.Bar([resumed_run])
     for step, done in [(200, 0), (250, 50)]:
-        metrics.write_text(json.dumps({**evaluation(step, 20.0), "stage": "behavior"}) + "\n")
-        progress.show([run])
-        assert progress._bar.n == step
-        assert progress._bar.n - progress._bar.initial == done
-    progress.close()
+        write_lines(resumed_run, evaluation(step, 20.0))
+        bar.show([resumed_run])
+        assert bar.bar.n == step
+        assert bar.bar.n - bar.bar.initial == done
+    bar.close()
 
 
 def test_a_run_that_fails_ends_the_experiment_with_its_log(tmp_path):
     sizes = make_sizes(tmp_path, tasks={TASK: str(tmp_path / "none.hdf5")}, seeds=1)
     with pytest.raises(InputError) as error:
-        grid.run_grid([runs.FBRC], sizes)
-    log = tmp_path / "runs" / TASK / "density-mixture" / "seed0" / "train.log"
+        processes.run_all(grid.make_runs([runs.FBRC], sizes), num_jobs=1)
+    log = tmp_path / "runs" / TASK / "behavior-mixture" / "seed0" / "train.log"
     assert str(error.value).startswith(
-        f"{TASK}, density-mixture, seed 0: the run ended with exit code 2 (train: "
+        f"{TASK}, behavior-mixture, seed 0: the run ended with exit code 2 (train: "
     )
     assert str(error.value).endswith(f"its log is {log}.")
     assert "none.hdf5" in log.read_text()
@@ -360,13 +425,13 @@ def test_a_signal_saves_the_runs_and_ends_the_experiment(tmp_path):
     bindings = [
         f"grid.bindings = {NETWORKS!r}",
         "grid.seeds = 1",
-        "grid.behavior_steps = 1000000",
+        "grid.pretraining_steps = 1000000",
         "grid.num_jobs = 1",
     ]
     command = [sys.executable, "-m", "fbrc_agent.cli", "reproduce", "norms", "--quick"]
     command += ["--root_dir", str(tmp_path), "--gin_bindings", *bindings]
     parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    directory = tmp_path / "runs" / TASK / "density-mixture" / "seed0"
+    directory = tmp_path / "runs" / TASK / "behavior-mixture" / "seed0"
     while not tiny_runs.read_lines(directory):
         assert parent.poll() is None, parent.stderr.read()
         time.sleep(0.2)

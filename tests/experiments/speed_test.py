@@ -1,4 +1,4 @@
-"""The time of density and F-BRC against CQL: what is made of the measured rates."""
+"""The time of behavior policy and F-BRC against CQL: what is made of the measured rates."""
 
 import json
 import re
@@ -11,9 +11,9 @@ from tests.helpers import tiny_runs
 
 def test_hours_are_those_of_a_million_updates():
     rounds = {
-        "behavior_updates_per_second": [400.0, 500.0, 500.0],
-        "fbrc_updates_per_second": [100.0, 125.0, 100.0],
-        "cql_updates_per_second": [20.0, 25.0, 50.0],
+        "behavior": [400.0, 500.0, 500.0],
+        "fbrc": [100.0, 125.0, 100.0],
+        "cql": [20.0, 25.0, 50.0],
     }
     numbers = speed.extrapolate(rounds)
     # 10^6 / 500 / 3600, 10^6 / 100 / 3600 and 10^6 / 25 / 3600.
@@ -28,7 +28,7 @@ def test_hours_are_those_of_a_million_updates():
     "binding, message",
     [
         ("speed.rounds = 0", "speed.rounds is 0; it must be an integer of 1 or more"),
-        ("speed.seconds = -1", "speed.seconds is -1; it must be a number above 0"),
+        ("speed.seconds = -1", "speed.seconds is -1; it must be a finite number above 0"),
     ],
 )
 def test_a_measurement_that_cannot_be_is_refused(tmp_path, capsys, binding, message):
@@ -48,7 +48,7 @@ def test_report_says_that_the_hours_are_extrapolated(tmp_path):
     arguments = ["--quick", "--root_dir", tmp_path, "--gin_bindings", *bindings]
     assert tiny_runs.run_command("reproduce", "speed", *arguments) == 0
     numbers = json.loads((tmp_path / "speed.json").read_text())
-    (rate,) = numbers["rounds"]["cql_updates_per_second"]
+    (rate,) = numbers["rounds"]["cql"]
     hours = numbers["hours"]["cql"]["median"]
     assert hours == pytest.approx(1e6 / rate / 3600)
     page = re.sub(" +", " ", (tmp_path / "README.md").read_text())  # Columns are aligned.

@@ -1,4 +1,4 @@
-"""Starts one run again and again in forked processes and kills each with SIGKILL, until it is done.
+"""Starts one run repeatedly in forked processes and kills each with SIGKILL, until it is complete.
 
 usage: python -m tests.helpers.resume_worker ROOT_DIR SEED KILLS TRAIN_ARGUMENT...
 
@@ -23,7 +23,7 @@ from fbrc_agent.training import report, trainer  # noqa: F401
 # What is being written.
 _CHECKPOINT = tuple(
     f"{folder}/checkpoints/{name}"
-    for folder in ("train", "behavior/train")
+    for folder in ("fbrc/train", "behavior/train")
     for name in ("*temp*", "*tmp*")
 )
 _LOG = ("metrics.jsonl.*tmp", "operative_config.gin.*tmp")

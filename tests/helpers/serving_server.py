@@ -1,4 +1,4 @@
-"""What tests of serving share: an exported agent, a server in TensorFlow Serving's place."""
+"""What tests of serving share: an exported agent, and a server in TensorFlow Serving's place."""
 
 import concurrent.futures
 import contextlib
@@ -58,8 +58,8 @@ def export_agent(agent, directory):
 class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Answers as TensorFlow Serving does, from the same file and by the same protocol types.
 
-    It stands in for the server, which is a program of its own, and shows nothing of that program:
-    that clients and models meet at the protocol is what it shows.
+    It replaces that server, a program that is not installed here. A test against it shows that
+    clients and models agree on the protocol, and nothing about the server.
     """
 
     def __init__(self, path):
@@ -96,7 +96,7 @@ def replay(model, request):
 
 @contextlib.contextmanager
 def serve(path):
-    """Serves a SavedModel as `MODEL` over gRPC; gives the address, on this machine alone."""
+    """Serves a SavedModel as `MODEL` over gRPC; yields the address, on this machine alone."""
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(max_workers=1))
     service = _PredictionService(path)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(service, server)

@@ -31,7 +31,7 @@ def _command(name, *arguments):
 
 def _start(root_dir, log):
     bindings = [
-        *("FBRC_STEPS = 100000000", "EVAL_INTERVAL = 5000", "BEHAVIOR_STEPS = 2000"),
+        *("STEPS = 100000000", "EVAL_INTERVAL = 5000", "BEHAVIOR_STEPS = 2000"),
         *("train.log_interval = 500", "train.checkpoint_interval = 2000"),
     ]
     files = ["--gin_file", "hopper.gin", "--gin_bindings", *bindings]

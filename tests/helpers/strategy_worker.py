@@ -19,7 +19,7 @@ from tf_agents.train.utils import train_utils
 
 from fbrc_agent.agents import behavior as behavior_agent
 from fbrc_agent.agents import fbrc as fbrc_agent
-from fbrc_agent.datasets import offline_data
+from fbrc_agent.datasets import batches, offline_data
 from fbrc_agent.networks import behavior_network
 from fbrc_agent.training import strategy as strategies
 

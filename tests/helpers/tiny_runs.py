@@ -8,7 +8,7 @@ import gin
 import numpy as np
 
 from fbrc_agent import cli
-from fbrc_agent.datasets import offline_data
+from fbrc_agent.datasets import hdf5
 from fbrc_agent.environments import gymnasium_environment
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -19,12 +19,12 @@ _NETWORKS = [
     "create_offset_network.fc_layer_params = (16, 16)",
     "create_actor_network.fc_layer_params = (16, 16)",
 ]
-_SIZES = {
+SIZES = {
     "TASK": "Pendulum-v1",
     "SEED": 0,
     "BATCH_SIZE": 32,
+    "STEPS": 20,
     "BEHAVIOR_STEPS": 20,
-    "FBRC_STEPS": 20,
     "EVAL_INTERVAL": 10,
     "NUM_EVAL_EPISODES": 2,
     "train.log_interval": 10,
@@ -33,7 +33,7 @@ _SIZES = {
 
 
 def write_pendulum(path, seed=0):
-    """Writes whole episodes of uniform actions; returns their undiscounted returns."""
+    """Writes complete episodes of uniform actions; returns their undiscounted returns."""
     generator = np.random.default_rng(seed)
     environment = gymnasium_environment.make("Pendulum-v1")
     columns = {name: [] for name in ("observations", "actions", "rewards", "terminals", "timeouts")}
@@ -47,13 +47,13 @@ def write_pendulum(path, seed=0):
                 column.append(value)
             observation = following
     bounds = {"action_minimum": [-2.0], "action_maximum": [2.0]}
-    offline_data.save_d4rl_hdf5(str(path), **columns, attributes=bounds)
+    hdf5.save_d4rl_hdf5(str(path), **columns, attributes=bounds)
     return np.sum(np.reshape(columns["rewards"], [NUM_EPISODES, EPISODE_STEPS]), axis=1)
 
 
 def train_arguments(root_dir, data, gin_file="fbrc.gin", bindings=(), **sizes):
     """Returns the arguments of the command `train`."""
-    values = {**_SIZES, "DATA": str(data), **sizes}
+    values = {**SIZES, "DATA": str(data), **sizes}
     lines = [f"{name} = {value!r}" for name, value in values.items()] + _NETWORKS + list(bindings)
     return [
         *("train", "--root_dir", str(root_dir), "--gin_file", str(gin_file)),

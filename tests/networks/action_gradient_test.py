@@ -21,10 +21,10 @@ def network(activation):
 def penalty_gradients(net, actions):
     """The gradient of the mean of ||grad_a f||^2 in the weights."""
     with tf.GradientTape() as tape:
-        squares = action_gradient.squared_action_gradient(
+        gradient = action_gradient.of_function(
             lambda a: net(a)[0][:, 0], actions, tf.TensorShape([BATCH])
         )
-        penalty = tf.reduce_mean(squares)
+        penalty = tf.reduce_mean(action_gradient.squared_norm(gradient))
     return tape.gradient(penalty, net.trainable_variables)
 
 

@@ -36,6 +36,14 @@ def test_value_is_offset_plus_log_mu():
     assert value.shape == (6,)
 
 
+def test_a_log_mu_that_is_given_is_not_evaluated_again():
+    critic, given = wrapped(), tf.range(6.0)
+    pairs = (tf.ones([6, 4]), tf.zeros([6, 2]))
+    offset, _ = critic.offset_network(pairs)
+    value, _ = critic(pairs, log_mu=given)
+    np.testing.assert_allclose(value, offset + given, rtol=1e-6)
+
+
 def test_variables_are_the_offsets_alone():
     critic = wrapped()
     assert [id(v) for v in critic.variables] == [id(v) for v in critic.offset_network.variables]

@@ -1,6 +1,7 @@
 """Exported policies: plain TensorFlow, equal to the policy in Python."""
 
 import gc
+import json
 import logging
 import os
 import pathlib
@@ -19,6 +20,7 @@ from tf_agents.train import actor
 from tf_agents.train.utils import train_utils
 from tf_agents.trajectories import time_step as ts
 
+from fbrc_agent.agents import fbrc
 from fbrc_agent.environments import gymnasium_environment
 from fbrc_agent.networks import actor_network
 from fbrc_agent.policies import export
@@ -331,6 +333,25 @@ def test_nest_of_observations_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_model_card_says_where_the_policy_comes_from(tmp_path, policy):
+    origin = {
+        "algorithm": "Some-RL",
+        "task": "Pendulum-v1",
+        "seed": 7,
+        "data": {"source": "mine", "transitions": 12, "checksum": "abc"},
+        "steps": {"model": 3, "some_rl": 5},
+        "scores": None,
+    }
+    path = pathlib.Path(export.export_policy(policy, str(tmp_path / "model"), origin=origin))
+    card = json.loads((path / "policy.json").read_text())
+    assert {key: card[key] for key in origin} == origin
+    page = (path / "README.md").read_text()
+    assert (
+        "A greedy policy for Pendulum-v1, trained offline by Some-RL: 3 updates of model, "
+        "5 updates of some_rl, seed 7.\nData: mine, 12 transitions, SHA-256 of its arrays abc.\n"
+    ) in page
+
+
 # Runs.
 
 
@@ -417,7 +438,7 @@ def test_export_takes_the_newest_checkpoint(exports_of_run, tiny_run, tmp_path):
     """The run has checkpoints at 10 and 20 updates; without the newer, the policy is another."""
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
-    checkpoints = run / "train" / "checkpoints"
+    checkpoints = run / "fbrc" / "train" / "checkpoints"
     for path in checkpoints.glob("ckpt-20.*"):
         path.unlink()
     (checkpoints / "checkpoint").write_text(
@@ -434,20 +455,20 @@ def test_export_takes_the_newest_checkpoint(exports_of_run, tiny_run, tmp_path):
 
 def test_export_of_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no run"):
-        run_policies.export_run(str(tmp_path), str(tmp_path / "model"))
+        run_policies.export_run(str(tmp_path), str(tmp_path / "model"), fbrc.fbrc())
 
 
 def test_export_of_a_run_without_a_checkpoint_is_refused(tiny_run, tmp_path):
     shutil.copy(tiny_run / "run.json", tmp_path)
-    with pytest.raises(InputError, match="no F-BRC checkpoint in"):
-        run_policies.export_run(str(tmp_path), str(tmp_path / "model"))
+    with pytest.raises(InputError, match="no checkpoint in"):
+        run_policies.export_run(str(tmp_path), str(tmp_path / "model"), fbrc.fbrc())
     assert not (tmp_path / "model").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"policy_format": "onnx"}, "The format is 'onnx'; it must be serving or tf_agents."),
+        ({"policy_format": "onnx"}, "--format is 'onnx'; it must be serving or tf_agents."),
         (
             {"policy_format": "tf_agents", "with_value": True},
             "--with_value adds a signature to the format 'serving' alone.",
@@ -456,4 +477,4 @@ def test_export_of_a_run_without_a_checkpoint_is_refused(tiny_run, tmp_path):
 )
 def test_arguments_that_do_not_fit_are_refused(tiny_run, tmp_path, arguments, sentence):
     with pytest.raises(InputError, match=sentence):
-        run_policies.export_run(str(tiny_run), str(tmp_path / "model"), **arguments)
+        run_policies.export_run(str(tiny_run), str(tmp_path / "model"), fbrc.fbrc(), **arguments)

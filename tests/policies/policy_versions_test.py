@@ -40,7 +40,7 @@ def test_newest_is_by_number(tmp_path):
     assert policy_versions.newest(str(tmp_path / "9")) == str(tmp_path / "9")
 
 
-def test_a_version_is_not_there_before_it_is_whole(tmp_path):
+def test_a_version_is_not_there_before_it_is_complete(tmp_path):
     def look(path):
         write(path)
         assert policy_versions.versions(str(tmp_path)) == []
@@ -69,7 +69,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path):
             None,
             "m/4 ends in the number of a version; give the directory of the model, .*m, ",
         ),
-        ("m", -1, "The version of .*m is -1; it must be 0 or more"),
+        ("m", -1, "The version of .*m is -1; it must be an integer of 0 or more"),
     ],
 )
 def test_refusals(tmp_path, directory, version, sentence):
@@ -82,7 +82,7 @@ def test_refusals(tmp_path, directory, version, sentence):
 def test_processes_that_publish_at_once_get_versions_of_their_own(tmp_path):
     program = """
 import os, sys, time
-from fbrc_agent import policy_versions
+from fbrc_agent.policies import policy_versions
 def write(path):
     os.makedirs(path)
     open(os.path.join(path, "x"), "w").close()

@@ -1,4 +1,4 @@
-"""Checkpoints: a damaged one is moved aside for the newest whole one, a foreign one is refused."""
+"""Checkpoints: a damaged one is quarantined, the one before is used, a foreign one refused."""
 
 import json
 import os
@@ -16,10 +16,9 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import common
 
 from fbrc_agent.agents import behavior as behavior_agent
-from fbrc_agent.datasets import offline_data
+from fbrc_agent.evaluation import rollouts
 from fbrc_agent.networks import behavior_network
-from fbrc_agent.training import checkpoints, fitted_behavior, stage
-from fbrc_agent.utils import signals
+from fbrc_agent.training import checkpoints, run_log
 from fbrc_agent.utils.errors import InputError
 from tests.helpers import tiny_runs
 
@@ -57,11 +56,11 @@ def make_learner(directory, agent, keep=3):
         agent._optimizer.apply_gradients([(tf.ones_like(v), v) for v in variables])
         checkpointer.save(step)
 
-    return checkpoints.sealing(save, str(directory), IDENTITY, keep)
+    return checkpoints.Saver(save, str(directory), IDENTITY, keep).save
 
 
 def restored_step(directory):
-    """Returns the step that a Learner made after `prepare` goes on from."""
+    """Returns the step that a Learner made after `prepare` resumes from."""
     agent = make_agent()
     checkpoints.prepare(str(directory), agent, IDENTITY)
     make_learner(directory, agent)
@@ -115,11 +114,9 @@ def test_manifest_says_what_the_checkpoint_is(saved):
     assert manifest["step"] == 40
     assert manifest["identity"] == IDENTITY
     assert set(manifest["files"]) == {f"ckpt-40.{DATA}", f"ckpt-40.{INDEX}"}
-    kernel = "agent/_behavior_network/_encoder/_postprocessing_layers/1/kernel"
-    assert manifest["variables"][f"{kernel}/.ATTRIBUTES/VARIABLE_VALUE"] == [3, 8]
 
 
-def test_whole_checkpoint_is_restored_without_a_word(directory, capsys):
+def test_complete_checkpoint_is_restored_without_a_word(directory, capsys):
     before = read_files(directory)
     assert restored_step(directory) == 40
     after = read_files(directory)
@@ -149,13 +146,13 @@ def test_fresh_directory_needs_nothing(tmp_path):
 
 @pytest.mark.parametrize("kind", [DATA, INDEX])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_checkpoint_is_moved_aside_for_the_one_before(directory, capsys, damage, kind):
+def test_damaged_checkpoint_is_quarantined_for_the_one_before(directory, capsys, damage, kind):
     DAMAGES[damage](directory / f"ckpt-40.{kind}")
     assert restored_step(directory) == 30
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith(str(directory / f"ckpt-40.{kind}"))
-    assert "going on from ckpt-30" in lines[0]
+    assert "resuming from ckpt-30" in lines[0]
     assert not list(directory.glob("ckpt-40.*"))
     assert list(directory.glob("damaged-ckpt-40.*"))
 
@@ -164,7 +161,7 @@ def test_damaged_checkpoint_is_moved_aside_for_the_one_before(directory, capsys,
     "damage, words",
     [
         ("truncated", r"has \d+ bytes, not \d+"),
-        ("flipped", "its bytes are not those that were saved"),
+        ("flipped", "its SHA-256 is not that of what was saved"),
         ("deleted", "is missing"),
     ],
 )
@@ -181,24 +178,7 @@ def test_two_damaged_checkpoints_lead_to_the_third(directory, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 2
 
 
-def test_newest_checkpoint_of_which_nothing_is_left_is_named(directory, capsys):
-    for path in directory.glob("ckpt-40.*"):
-        path.unlink()
-    assert restored_step(directory) == 30
-    assert "ckpt-40.index is missing" in capsys.readouterr().err
-
-
-def test_checkpoint_damaged_twice_is_kept_twice(directory):
-    for _ in range(2):
-        flip_byte(directory / f"ckpt-40.{DATA}")
-        agent = make_agent()
-        checkpoints.prepare(str(directory), agent, IDENTITY)
-        make_learner(directory, agent)(40)
-    assert (directory / f"damaged-ckpt-40.{DATA}").exists()
-    assert (directory / f"damaged-2-ckpt-40.{DATA}").exists()
-
-
-def test_as_many_damaged_checkpoints_are_kept_as_whole_ones(directory):
+def test_as_many_damaged_checkpoints_are_kept_as_complete_ones(directory):
     for step in (40, 40, 50, 60):
         agent = make_agent()
         trigger = make_learner(directory, agent, keep=2)
@@ -214,11 +194,11 @@ def test_as_many_damaged_checkpoints_are_kept_as_whole_ones(directory):
     ]
 
 
-def test_nothing_whole_is_refused_and_left_alone(directory):
+def test_nothing_complete_is_refused_and_left_alone(directory):
     for path in directory.glob(f"*.{DATA}"):
         flip_byte(path)
     before = read_files(directory)
-    with pytest.raises(InputError, match="No checkpoint in .* is whole .*ckpt-40.*ckpt-20"):
+    with pytest.raises(InputError, match="No checkpoint in .* is complete .*ckpt-40.*ckpt-20"):
         checkpoints.prepare(str(directory), make_agent(), IDENTITY)
     assert read_files(directory) == before
 
@@ -233,7 +213,7 @@ def test_damaged_state_file_is_no_obstacle(directory, content):
 def test_reader_passes_over_a_damaged_checkpoint_and_changes_nothing(directory, capsys):
     flip_byte(directory / f"ckpt-40.{DATA}")
     before = read_files(directory)
-    assert checkpoints.newest_valid(str(directory)) == str(directory / "ckpt-30")
+    assert checkpoints.newest_complete(str(directory)) == str(directory / "ckpt-30")
     assert read_files(directory) == before
     assert "ckpt-30 is used instead" in capsys.readouterr().err
 
@@ -241,26 +221,41 @@ def test_reader_passes_over_a_damaged_checkpoint_and_changes_nothing(directory, 
 # A process killed between the steps of a save.
 
 
-def test_unsealed_checkpoint_is_read_and_sealed(directory):
+def test_newest_checkpoint_without_a_manifest_is_a_save_that_was_cut(directory, capsys):
     (directory / f"ckpt-40.{MANIFEST}").unlink()
-    assert restored_step(directory) == 40
-    assert json.loads((directory / f"ckpt-40.{MANIFEST}").read_text())["step"] == 40
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_unsealed_damaged_checkpoint_is_moved_aside(directory, capsys, damage):
-    (directory / f"ckpt-40.{MANIFEST}").unlink()
-    DAMAGES[damage](directory / f"ckpt-40.{DATA}")
     assert restored_step(directory) == 30
-    assert f"{directory}/ckpt-40 cannot be read" in capsys.readouterr().err
+    assert not list(directory.glob("*40*"))
+    assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("damage", [truncate, flip_byte])
-def test_damaged_manifest_is_written_anew(directory, damage):
-    path = directory / f"ckpt-40.{MANIFEST}"
-    path.write_text("{}") if damage is flip_byte else damage(path)
-    assert restored_step(directory) == 40
-    assert json.loads(path.read_text())["step"] == 40
+def test_older_checkpoint_without_a_manifest_is_damaged(directory, capsys):
+    (directory / f"ckpt-30.{MANIFEST}").unlink()
+    flip_byte(directory / f"ckpt-40.{DATA}")
+    assert restored_step(directory) == 20
+    assert f"ckpt-30.{MANIFEST} is missing" in capsys.readouterr().err
+
+
+def test_checkpoints_without_any_manifest_are_refused_and_left_alone(directory):
+    for path in directory.glob(f"*.{MANIFEST}"):
+        path.unlink()
+    before = read_files(directory)
+    with pytest.raises(InputError, match=rf"No checkpoint .*ckpt-30.{MANIFEST} is missing"):
+        checkpoints.prepare(str(directory), make_agent(), IDENTITY)
+    assert read_files(directory) == before
+
+
+@pytest.mark.parametrize("damage", [truncate, lambda path: path.write_text("{}")])
+def test_checkpoint_with_a_damaged_manifest_is_quarantined(directory, capsys, damage):
+    damage(directory / f"ckpt-40.{MANIFEST}")
+    assert restored_step(directory) == 30
+    assert f"ckpt-40.{MANIFEST} is damaged" in capsys.readouterr().err
+
+
+def test_first_save_without_a_manifest_starts_the_stage_again(tmp_path):
+    make_learner(tmp_path, make_agent())(10)
+    (tmp_path / f"ckpt-10.{MANIFEST}").unlink()
+    assert restored_step(tmp_path) == 0
+    assert not list(tmp_path.glob("ckpt-10*"))
 
 
 def test_save_that_was_cut_leaves_nothing(directory, capsys):
@@ -285,12 +280,12 @@ def test_index_that_was_cut_is_no_damage(directory, capsys, length):
 
 
 @pytest.mark.parametrize("length", [0, 10])
-def test_first_save_that_was_cut_starts_the_stage_anew(directory, length):
+def test_first_save_that_was_cut_starts_the_stage_again(directory, length):
     index = (directory / f"ckpt-20.{INDEX}").read_bytes()
     for name in set(read_files(directory)) - {f"ckpt-20.{DATA}"}:
         (directory / name).unlink()
     (directory / f"ckpt-20.{INDEX}").write_bytes(index[:length])
-    assert checkpoints.newest_valid(str(directory)) is None
+    assert checkpoints.newest_complete(str(directory)) is None
     assert restored_step(directory) == 0
     assert not list(directory.glob("*20*"))
 
@@ -298,30 +293,26 @@ def test_first_save_that_was_cut_starts_the_stage_anew(directory, length):
 # Without an interval.
 
 
-def run_without_interval(root_dir, data, num_steps, evaluate):
-    agent = make_agent()
-    return stage.run_stage(
-        *(str(root_dir), "behavior", str(root_dir), agent, num_steps, data, 0, 8),
-        **{"log_interval": 0, "checkpoint_interval": 0, "eval_interval": 5},
-        evaluate=evaluate,
-        strategy=tf.distribute.get_strategy(),
-        identity=IDENTITY,
-        checkpoints_to_keep=3,
-    )
+def test_only_an_interruption_and_the_end_save_at_an_interval_of_0(
+    tmp_path, pendulum_data, monkeypatch
+):
+    options = {"EVAL_INTERVAL": 5, "train.checkpoint_interval": 0}
+    arguments = tiny_runs.train_arguments(tmp_path, pendulum_data, "behavior.gin", **options)
+    evaluate = rollouts.evaluate
 
-
-def test_only_an_interruption_and_the_end_save_at_an_interval_of_0(tmp_path, pendulum_data):
-    data = offline_data.load_dataset(str(pendulum_data))
-
-    def terminate(agent, stage_name):
+    def terminate(*args):
         os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*args)
 
-    with pytest.raises(signals.Interruption), signals.handlers():
-        run_without_interval(tmp_path, data, 20, terminate)
-    saved = tmp_path / "train" / "checkpoints"
+    with monkeypatch.context() as context:
+        context.setattr(rollouts, "evaluate", terminate)
+        assert tiny_runs.run_command(*arguments) == 143
+    saved = tmp_path / "behavior" / "train" / "checkpoints"
     assert [path.stem for path in saved.glob("*.index")] == ["ckpt-5"]
-    run_without_interval(tmp_path, data, 20, lambda agent, stage_name: None)
+    assert tiny_runs.run_command(*arguments) == 0
     assert sorted(path.stem for path in saved.glob("*.index")) == ["ckpt-20", "ckpt-5"]
+    events = [(e["step"], e["event"]) for e in run_log.read_events(str(tmp_path))]
+    assert events == [(5, "interrupted"), (5, "resumed")]
 
 
 # Checkpoints of other runs.
@@ -338,18 +329,13 @@ def test_checkpoint_of_another_run_is_refused(directory, name, value):
     assert read_files(directory) == before
 
 
-@pytest.mark.parametrize("is_sealed", [True, False])
-def test_checkpoint_of_other_networks_is_refused(directory, is_sealed):
-    if not is_sealed:
-        (directory / f"ckpt-40.{MANIFEST}").unlink()
-    kernel = r"behavior_network/encoder/postprocessing_layers/1/kernel"
-    with pytest.raises(InputError, match=rf"{kernel} \(3, 8\), this run's is \(3, 16\)"):
+def test_checkpoint_of_other_networks_is_refused(directory):
+    with pytest.raises(InputError, match=r"shape \(.*8.*\) .* variable with shape \(.*16.*\)"):
         checkpoints.prepare(str(directory), make_agent((16,)), IDENTITY)
 
 
 @pytest.mark.parametrize(
-    "fc_layer_params, message",
-    [((8, 8), r"no behavior_network .*, this run's is \(8, 8\)"), ((), "this run's is not there")],
+    "fc_layer_params, message", [((8, 8), r"not bound .*kernel:0' shape=\(8, 8\)"), ((), "shape")]
 )
 def test_checkpoint_of_another_depth_is_refused(directory, fc_layer_params, message):
     with pytest.raises(InputError, match=message):
@@ -363,14 +349,14 @@ def test_checkpoint_of_another_format_is_refused(directory):
         checkpoints.prepare(str(directory), make_agent(), IDENTITY)
 
 
-# Whole runs.
+# Runs.
 
 
 @pytest.fixture(scope="module")
 def continued(tiny_run, pendulum_data, tmp_path_factory):
     """A run of 20 updates that went on to 30, undamaged."""
     root_dir = shutil.copytree(tiny_run, tmp_path_factory.mktemp("continued") / "run")
-    assert tiny_runs.train(root_dir, pendulum_data, FBRC_STEPS=30) == 0
+    assert tiny_runs.train(root_dir, pendulum_data, STEPS=30) == 0
     return root_dir
 
 
@@ -381,16 +367,16 @@ def test_damaged_run_ends_as_an_undamaged_one(
 ):
     root_dir = shutil.copytree(tiny_run, tmp_path / "run")
     kind = INDEX if damage == "deleted" else DATA
-    DAMAGES[damage](root_dir / "train" / "checkpoints" / f"ckpt-20.{kind}")
-    assert tiny_runs.train(root_dir, pendulum_data, FBRC_STEPS=30) == 0
-    assert "going on from ckpt-10" in capsys.readouterr().err
+    DAMAGES[damage](root_dir / "fbrc" / "train" / "checkpoints" / f"ckpt-20.{kind}")
+    assert tiny_runs.train(root_dir, pendulum_data, STEPS=30) == 0
+    assert "resuming from ckpt-10" in capsys.readouterr().err
     ours, theirs = (
         [{k: v for k, v in line.items() if k != "seconds"} for line in tiny_runs.read_lines(each)]
         for each in (root_dir, continued)
     )
     assert ours == theirs
     ours, theirs = (
-        tf.train.load_checkpoint(str(each / "train" / "checkpoints" / "ckpt-30"))
+        tf.train.load_checkpoint(str(each / "fbrc" / "train" / "checkpoints" / "ckpt-30"))
         for each in (root_dir, continued)
     )
     for name in theirs.get_variable_to_shape_map():
@@ -399,96 +385,76 @@ def test_damaged_run_ends_as_an_undamaged_one(
 
 
 @pytest.mark.slow
-def test_run_seals_the_checkpoints_of_both_stages(continued):
-    for directory in (continued / "behavior" / "train", continued / "train"):
-        sealed = {path.name for path in (directory / "checkpoints").glob(f"*.{MANIFEST}")}
+def test_run_writes_manifests_for_the_checkpoints_of_both_stages(continued):
+    for directory in (continued / "behavior" / "train", continued / "fbrc" / "train"):
+        described = {path.name for path in (directory / "checkpoints").glob(f"*.{MANIFEST}")}
         indices = {path.name for path in (directory / "checkpoints").glob("*.index")}
-        assert len(sealed) >= 2
-        assert {name.split(".")[0] for name in sealed} == {n.split(".")[0] for n in indices}
+        assert len(described) >= 2
+        assert {name.split(".")[0] for name in described} == {n.split(".")[0] for n in indices}
 
 
 @pytest.mark.slow
-def test_run_without_a_whole_checkpoint_is_refused(tiny_run, pendulum_data, tmp_path, capsys):
+def test_run_without_a_complete_checkpoint_is_refused(tiny_run, pendulum_data, tmp_path, capsys):
     root_dir = shutil.copytree(tiny_run, tmp_path / "run")
-    for path in (root_dir / "train" / "checkpoints").glob(f"*.{DATA}"):
+    for path in (root_dir / "fbrc" / "train" / "checkpoints").glob(f"*.{DATA}"):
         truncate(path)
-    assert tiny_runs.train(root_dir, pendulum_data, FBRC_STEPS=30) == 2
+    assert tiny_runs.train(root_dir, pendulum_data, STEPS=30) == 2
     assert "No checkpoint in" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_run_does_not_go_on_from_a_checkpoint_copied_from_another_seed(
+def test_run_does_not_resume_from_a_checkpoint_copied_from_another_seed(
     tiny_run, pendulum_data, tmp_path, capsys
 ):
     root_dir = shutil.copytree(tiny_run, tmp_path / "run")
     run = json.loads((root_dir / "run.json").read_text())
     (root_dir / "run.json").write_text(json.dumps({**run, "seed": 1}))
     (root_dir / "operative_config.gin").unlink()
-    assert tiny_runs.train(root_dir, pendulum_data, FBRC_STEPS=30, SEED=1) == 2
-    assert "has seed 0, this run's is 1" in capsys.readouterr().err
+    assert tiny_runs.train(root_dir, pendulum_data, STEPS=30, SEED=1) == 2
+    assert "ckpt-20 has run '" in capsys.readouterr().err
 
 
-def test_run_does_not_go_on_with_another_density(tiny_run, pendulum_data, tmp_path, capsys):
-    root_dir = shutil.copytree(tiny_run, tmp_path / "run")
-    behavior = fitted_behavior.load_behavior_network(str(tiny_run / "behavior"))
-    ours = fitted_behavior.checksum(behavior)
-    behavior.trainable_variables[0].assign_add(tf.ones_like(behavior.trainable_variables[0]))
-    given = fitted_behavior.read_description(str(tiny_run / "behavior"))
-    fitted_behavior.save_behavior_network(
-        str(tmp_path / "other"), behavior, given["data"], given["result"]
-    )
-    binding = f"train.behavior_dir = '{tmp_path / 'other'}'"
-    before = (root_dir / "metrics.jsonl").read_bytes()
-    assert tiny_runs.train(root_dir, pendulum_data, FBRC_STEPS=30, bindings=[binding]) == 2
-    theirs = fitted_behavior.checksum(behavior)
-    message = f"ckpt-20 has behavior density {ours!r}, this run's is {theirs!r}; give another"
-    assert message in capsys.readouterr().err
-    assert (root_dir / "metrics.jsonl").read_bytes() == before
+def test_run_does_not_resume_with_the_network_of_another_run(
+    tiny_run, pendulum_data, tmp_path, capsys
+):
+    before = (tiny_run / "metrics.jsonl").read_bytes()
+    binding = f"train.pretrained = {{'behavior': '{tiny_run / 'behavior'}'}}"
+    assert tiny_runs.train(tiny_run, pendulum_data, STEPS=30, bindings=[binding]) == 2
+    error = capsys.readouterr().err
+    assert "holds a run with pretrained networks = {}, not {'behavior': '" in error
+    assert (tiny_run / "metrics.jsonl").read_bytes() == before
 
 
 @pytest.mark.slow
 def test_export_passes_over_a_damaged_checkpoint(tiny_run, tmp_path, capsys):
     root_dir = shutil.copytree(tiny_run, tmp_path / "run")
-    flip_byte(root_dir / "train" / "checkpoints" / f"ckpt-20.{DATA}")
+    flip_byte(root_dir / "fbrc" / "train" / "checkpoints" / f"ckpt-20.{DATA}")
     output = tmp_path / "policy"
     assert tiny_runs.run_command("export", "--root_dir", root_dir, "--output", output) == 0
     assert "ckpt-10 is used instead" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_fitted_density_is_named(tmp_path, damage):
-    observation, action = tf.TensorSpec([3], tf.float32), BOUNDED_ACTION
-    density = behavior_network.MixtureBehaviorNetwork(observation, action, fc_layer_params=(8,))
-    density.create_variables()
-    data = {
-        **{"source": "x.hdf5", "checksum": "abc", "observation_size": 3, "action_size": 1},
-        **{"action_minimum": [-2.0], "action_maximum": [2.0]},
-    }
-    fitted_behavior.save_behavior_network(str(tmp_path), density, data, {})
-    DAMAGES[damage](tmp_path / "fitted" / f"weights.{DATA}")
-    with pytest.raises(InputError, match="fitted/weights cannot be read .* remove .*/fitted, "):
-        fitted_behavior.load_behavior_network(str(tmp_path))
-
-
 def test_no_checkpoint_to_keep_is_refused(pendulum_data, tmp_path, capsys):
     bindings = ["train.checkpoints_to_keep = 0"]
     assert tiny_runs.train(tmp_path / "run", pendulum_data, bindings=bindings) == 2
-    assert "train.checkpoints_to_keep is 0; it must be 1 or more." in capsys.readouterr().err
+    assert (
+        "train.checkpoints_to_keep is 0; it must be an integer of 1 or more."
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "run").exists()
 
 
 def test_too_many_open_files_are_no_damage(directory):
-    (directory / f"ckpt-40.{MANIFEST}").unlink()
     before = read_files(directory)
     code = (
         "import os, resource, sys, tensorflow as tf\n"
         "from fbrc_agent.training import checkpoints\n"
-        "limit = len(os.listdir('/proc/self/fd')) - 1 + int(sys.argv[2])\n"
+        "limit = len(os.listdir('/proc/self/fd')) - 1 \n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))\n"
-        "checkpoints.newest_valid(sys.argv[1])\n"
+        "checkpoints.newest_complete(sys.argv[1])\n"
     )
     process = subprocess.run(
-        [sys.executable, "-c", code, str(directory), "1"], capture_output=True, text=True
+        [sys.executable, "-c", code, str(directory)], capture_output=True, text=True
     )
     assert "Too many open files" in process.stderr
     assert "is used instead" not in process.stderr

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from fbrc_agent.agents import algorithm
 from fbrc_agent.datasets import offline_data
-from fbrc_agent.training import numerics
+from fbrc_agent.training import numerics, run_log
 from fbrc_agent.utils import errors
 from tests.helpers import tiny_runs
 
@@ -17,7 +18,7 @@ def refused(capsys):
 
 
 def assert_good_checkpoints(root_dir):
-    newest = tf.train.latest_checkpoint(str(root_dir / "train" / "checkpoints"))
+    newest = tf.train.latest_checkpoint(str(root_dir / "fbrc" / "train" / "checkpoints"))
     if newest is not None:
         reader = tf.train.load_checkpoint(newest)
         for name in reader.get_variable_to_shape_map():
@@ -27,44 +28,25 @@ def assert_good_checkpoints(root_dir):
 
 def test_a_learning_rate_of_ten(tmp_path, pendulum_data, capsys):
     bindings = ["critic/Adam.learning_rate = 10.0", "actor/Adam.learning_rate = 1e30"]
-    code = tiny_runs.train(tmp_path / "run", pendulum_data, bindings=bindings, FBRC_STEPS=200)
+    code = tiny_runs.train(tmp_path / "run", pendulum_data, bindings=bindings, STEPS=200)
     assert code == 3
     sentence = refused(capsys)
     assert "of the fbrc stage" in sentence
-    assert "likely cause: actor_optimizer has the learning rate 1e+30" in sentence
-    assert_good_checkpoints(tmp_path / "run")
-
-
-def test_a_nan_in_the_data_after_validation(tmp_path, pendulum_data, capsys, monkeypatch):
-    load = offline_data.load_dataset
-
-    def spoiled(*args, **kwargs):
-        data = load(*args, **kwargs)
-        data.rewards.flags.writeable = True
-        data.rewards[7] = np.nan
-        return data
-
-    monkeypatch.setattr(offline_data, "load_dataset", spoiled)
-    code = tiny_runs.train(tmp_path / "run", pendulum_data, FBRC_STEPS=100)
-    assert code == 3
-    assert "rewards of" in (sentence := refused(capsys))
-    assert "are not finite in row 7" in sentence
+    assert "likely cause: the learning rate of " in sentence
+    assert "actor_optimizer is 1e+30" in sentence
+    (event,) = run_log.read_events(str(tmp_path / "run"))
+    assert (event["stage"], event["event"]) == ("fbrc", "not_finite")
+    assert f"{event['tensor']} is {event['value']} at step {event['step']}" in sentence
     assert_good_checkpoints(tmp_path / "run")
 
 
 class _Agent(tf.Module):
-    _gamma = 0.9
-    _include_critic_entropy_term = False
-    _reward_scale_factor = 1.0
-    _reward_bonus = 0.5
-    _gradient_penalty_weight = 0.0
-
     def __init__(self, value=1.0):
         super().__init__()
         self.kernel = tf.Variable([1.0, value], name="kernel")
 
 
-def watch(agent):
+def numbers(agent):
     size = 6
     data = offline_data.OfflineData.from_arrays(
         observations=np.zeros([size, 2]),
@@ -73,27 +55,36 @@ def watch(agent):
         next_observations=np.zeros([size, 2]),
         discounts=np.ones(size),
     )
-    return numerics.Watch(agent, "fbrc", data)
+    method = algorithm.Algorithm(
+        name="toy",
+        label="toy",
+        create_agent=lambda *args: agent,
+        max_q=lambda agent, low, high: max(abs(low), abs(high)) / (1 - 0.9),
+        q_names=("q_data", "q_policy"),
+        likely_causes=lambda agent: ["toy.weight is 0"],
+    )
+    return numerics.Numerics(method, agent, data)
 
 
-def test_a_critic_beyond_any_return_is_warned_about_once():
-    watched = watch(_Agent())  # |reward + bonus| is at most 1.5, so |return| at most 15
-    assert watched.check_losses(10, {"q_data": -14.9, "q_policy": 14.9}) is None
-    warning = watched.check_losses(20, {"q_data": 0.0, "q_policy": -15.5})
-    assert "at step 20" in warning and "15.5" in warning and "up to 15 only" in warning
-    assert "gradient_penalty_weight is 0" in warning
-    assert watched.check_losses(30, {"q_data": 0.0, "q_policy": -15.5}) is None
+def test_a_critic_beyond_any_return_diverges():
+    checked = numbers(_Agent())  # |reward| is at most 2, so |return| at most 20.
+    assert checked.max_q == pytest.approx(20.0)
+    assert checked.largest_q({"q_data": -19.9, "q_policy": 19.8}) == 19.9 < checked.max_q
+    assert checked.largest_q({"q_data": 0.0, "q_policy": -20.5}) == 20.5 > checked.max_q
+    assert checked.likely_cause() == "likely cause: toy.weight is 0"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_bad_weights_are_named(value):
-    with pytest.raises(errors.BadNumbersError, match=f"kernel is {value} at step 5 of the fbrc"):
-        watch(_Agent(value)).check_weights(5)
-    watch(_Agent()).check_weights(5)
+    with pytest.raises(errors.NotFiniteError, match=f"kernel is {value} at step 5 of the toy"):
+        numbers(_Agent(value)).check_weights(5)
+    numbers(_Agent()).check_weights(5)
 
 
-def test_a_bad_loss_is_named_with_the_last_good_values():
-    watched = watch(_Agent())
-    watched.check_losses(10, {"critic_loss": 2.5})
-    with pytest.raises(errors.BadNumbersError, match="critic_loss is nan at step 20.*loss 2.5"):
-        watched.check_losses(20, {"critic_loss": np.nan})
+def test_a_bad_loss_is_named_with_the_last_finite_values():
+    checked = numbers(_Agent())
+    checked.check_losses(10, {"critic_loss": 2.5})
+    with pytest.raises(errors.NotFiniteError, match="critic_loss is nan at step 20.*loss 2.5") as e:
+        checked.check_losses(20, {"critic_loss": np.nan})
+    assert (e.value.tensor, e.value.step, e.value.stage) == ("critic_loss", 20, "toy")
+    assert np.isnan(e.value.value)

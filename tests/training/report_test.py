@@ -4,13 +4,14 @@ import json
 
 import numpy as np
 
-from fbrc_agent.environments import d4rl
+from fbrc_agent.environments.tasks import Task
 from fbrc_agent.evaluation import rollouts
 from fbrc_agent.training import report
 
 
-def stage(steps=10, speed=123.45, mean=-400.0, deviation=30.0, score=50.0):
+def stage(label, steps=10, speed=123.45, mean=-400.0, deviation=30.0, score=50.0):
     return {
+        "label": label,
         "steps": steps,
         "updates_per_second": speed,
         "return_mean": mean,
@@ -33,14 +34,16 @@ def result(task="Hopper-v4", **stages):
         "task": task,
         "seed": 3,
         "data": data,
-        "stages": {"behavior": stage(), "fbrc": stage(), **stages},
+        "stages": {"behavior": stage("behavior policy"), "fbrc": stage("F-BRC"), **stages},
         "policy": "runs/x/policies/greedy/100",
         "best_policy": "runs/x/policies/best/80",
     }
 
 
 def test_table_has_a_row_for_data_behavior_and_agent():
-    lines = report.table(result(fbrc=stage(mean=3000.0, deviation=1.5, score=92.8))).split("\n")
+    lines = report.table(result(fbrc=stage("F-BRC", mean=3000.0, deviation=1.5, score=92.8))).split(
+        "\n"
+    )
     assert lines[0] == "Hopper-v4, file.hdf5: 1990 transitions, 10 episodes, seed 3"
     assert lines[2].split() == ["data", "386.5", "(25.0)", "12.5", "-"]
     assert lines[3].split() == ["behavior", "policy", "-400.0", "(30.0)", "50.0", "123.5"]
@@ -52,7 +55,7 @@ def test_table_has_a_row_for_data_behavior_and_agent():
 
 
 def test_table_without_evaluation_shows_dashes():
-    nothing = stage(speed=None, mean=None, deviation=None, score=None)
+    nothing = stage("F-BRC", speed=None, mean=None, deviation=None, score=None)
     lines = report.table(result(fbrc=nothing)).split("\n")
     assert lines[4].split() == ["F-BRC", "-", "-", "-"]
 
@@ -64,13 +67,15 @@ def test_table_without_complete_episodes_shows_dashes():
 
 
 def test_table_shows_a_return_that_is_not_finite():
-    content = json.loads(json.dumps(result(fbrc=stage(mean="nan", deviation="nan", score="nan"))))
+    content = json.loads(
+        json.dumps(result(fbrc=stage("F-BRC", mean="nan", deviation="nan", score="nan")))
+    )
     assert report.table(content).split("\n")[4].split() == ["F-BRC", "nan", "(nan)", "nan", "123.5"]
 
 
 def test_evaluation_table_has_a_row_for_each_episode_and_the_mean():
     episodes = rollouts.EvaluationResult(np.array([10.0, 30.0]), np.array([4, 8]))
-    task = d4rl.Task("x", "Hopper-v4", None, reference_scores=(0.0, 200.0))
+    task = Task("x", "Hopper-v4", None, reference_scores=(0.0, 200.0))
     rows = [line.split() for line in report.evaluation_table(task, episodes).split("\n")]
     assert rows == [
         ["episode", "steps", "return", "normalized"],
@@ -82,6 +87,6 @@ def test_evaluation_table_has_a_row_for_each_episode_and_the_mean():
 
 def test_evaluation_table_without_reference_scores_shows_dashes():
     episodes = rollouts.EvaluationResult(np.array([10.0]), np.array([5]))
-    task = d4rl.Task("x", "Hopper-v4", None, reference_scores=None)
+    task = Task("x", "Hopper-v4", None, reference_scores=None)
     lines = report.evaluation_table(task, episodes).split("\n")
     assert lines[1].split() == ["0", "5", "10.0", "-"]

@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from fbrc_agent.training import run_directory, run_log
+from fbrc_agent.training import run_log
 
 
 def open_log(root_dir, stage="fbrc", step=0):
-    return run_log.StageLog(str(root_dir), stage, step, num_steps=100)
+    return run_log.StageLog(str(root_dir), ["behavior", "fbrc"], stage, step, num_steps=100)
 
 
 def write_lines(root_dir, stage, steps):
@@ -20,7 +20,7 @@ def write_lines(root_dir, stage, steps):
 
 
 def steps_on_disk(root_dir):
-    return [(r["stage"], r["step"]) for r in run_directory.read_metrics(str(root_dir))]
+    return [(r["stage"], r["step"]) for r in run_log.read_metrics(str(root_dir))]
 
 
 def test_line_holds_stage_step_seconds_and_scalars(tmp_path):
@@ -102,3 +102,30 @@ def test_numbers_that_json_lacks_are_texts(tmp_path, value, text):
     written = (tmp_path / "metrics.jsonl").read_text()
     line = json.loads(written, parse_constant=refuse)
     assert (line["loss"], line["returns"]) == (text, [1.0, text])
+
+
+# Events.
+
+
+def test_events_and_numbers_are_read_apart(tmp_path):
+    log = open_log(tmp_path)
+    log.write(10, {"loss": 0.5})
+    log.write_event(10, "not_finite", tensor="critic_loss", value="nan")
+    log.close()
+    assert [line["loss"] for line in run_log.read_metrics(str(tmp_path))] == [0.5]
+    assert run_log.read_events(str(tmp_path)) == [
+        {
+            **{"stage": "fbrc", "step": 10, "seconds": 0.0},
+            **{"event": "not_finite", "tensor": "critic_loss", "value": "nan"},
+        }
+    ]
+    assert log.records == run_log.read_metrics(str(tmp_path))
+
+
+def test_events_beyond_the_checkpoint_are_dropped(tmp_path):
+    log = open_log(tmp_path)
+    log.write_event(10, "interrupted", signal="SIGTERM")
+    log.write_event(20, "diverged", q=9.0, bound=5.0)
+    log.close()
+    open_log(tmp_path, step=10).close()
+    assert [line["event"] for line in run_log.read_events(str(tmp_path))] == ["interrupted"]

@@ -1,4 +1,4 @@
-"""The policies that a run leaves as it goes on, and their model cards."""
+"""The policies that a run leaves while it trains, and their model cards."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def test_best_is_the_first_with_the_greatest_return(values, step):
 def run(tmp_path_factory, pendulum_data):
     """A run of 50 updates, evaluated and exported every 10, of which two policies are kept."""
     root_dir = tmp_path_factory.mktemp("run_policies") / "run"
-    sizes = {"FBRC_STEPS": 50, "train.policies_to_keep": 2}
+    sizes = {"STEPS": 50, "train.policies_to_keep": 2}
     assert tiny_runs.train(root_dir, pendulum_data, **sizes) == 0
     return root_dir
 
@@ -120,7 +120,7 @@ def test_a_complete_run_exports_again_what_is_missing(run, pendulum_data):
     """And nothing else: the others keep their bytes and times."""
     before = tiny_runs.read_files(run / "policies")
     shutil.rmtree(run / "policies/greedy/50")
-    sizes = {"FBRC_STEPS": 50, "train.policies_to_keep": 2}
+    sizes = {"STEPS": 50, "train.policies_to_keep": 2}
     assert tiny_runs.train(run, pendulum_data, **sizes) == 0
     assert policy_versions.versions(str(run / "policies/greedy")) == [40, 50]
     after = tiny_runs.read_files(run / "policies")
@@ -145,7 +145,7 @@ def test_evaluate_takes_the_task_of_the_card_from_the_known_ones_only(run, tmp_p
 
 
 def test_paths_in_the_card_are_not_opened(run, tmp_path, capsys):
-    """Named pipes: whoever opened one would wait forever."""
+    """Named pipes: a process that opened one would wait forever."""
     directory = tmp_path / "1"
     shutil.copytree(run / "policies/greedy/50", directory)
     pipe = tmp_path / "pipe"

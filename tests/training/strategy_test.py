@@ -119,7 +119,7 @@ def test_workers_have_the_same_weights(results):
 
 
 def test_comparison_sees_a_penalty_that_is_not_divided_by_the_replicas(results):
-    """Two replicas that both add the whole penalty train with twice its weight."""
+    """Two replicas that both add all of the penalty train with twice its weight."""
     weight = 2 * strategy_worker.PENALTY_WEIGHT
     doubled = strategy_worker.train(tf.distribute.get_strategy(), weight)
     for prefix in ("fbrc/variables/", "fbrc/losses/"):
@@ -167,7 +167,7 @@ def run_of_two_workers(directory, data, **sizes):
 
 
 def test_only_the_chief_of_two_workers_writes(tmp_path, pendulum_data):
-    tables = run_of_two_workers(tmp_path, pendulum_data, BEHAVIOR_STEPS=10, FBRC_STEPS=10)
+    tables = run_of_two_workers(tmp_path, pendulum_data, BEHAVIOR_STEPS=10, STEPS=10)
     assert tables[0] == tables[1]
     assert tables[0][-2:] == [
         f"policy: {tmp_path / 'run/policies/greedy/10'}",
@@ -186,10 +186,10 @@ def test_run_goes_on_under_another_strategy(tmp_path, pendulum_data):
     flags, cpus = ["--strategy", "mirrored"], ["train.logical_cpus = 2"]
     wait(
         tmp_path,
-        {"first": start_train(tmp_path, pendulum_data, "first", {}, flags, cpus, FBRC_STEPS=10)},
+        {"first": start_train(tmp_path, pendulum_data, "first", {}, flags, cpus, STEPS=10)},
     )
-    run_of_two_workers(tmp_path, pendulum_data, FBRC_STEPS=20)
-    assert tiny_runs.train(tmp_path / "run", pendulum_data, FBRC_STEPS=30) == 0
+    run_of_two_workers(tmp_path, pendulum_data, STEPS=20)
+    assert tiny_runs.train(tmp_path / "run", pendulum_data, STEPS=30) == 0
     lines = [line for line in tiny_runs.read_lines(tmp_path / "run") if "critic_loss" in line]
     assert [line["step"] for line in lines] == [10, 20, 30]
 

@@ -49,7 +49,7 @@ def test_two_writers_do_not_share_a_temporary_file(tmp_path):
 def test_leftover_of_a_killed_writer_is_removed(tmp_path):
     program = (
         "import os, sys; from fbrc_agent.utils import atomic_files\n"
-        "with whole_files.replacing(sys.argv[1]) as temporary:\n"
+        "with atomic_files.replacing(sys.argv[1]) as temporary:\n"
         "    open(temporary, 'wb').close(); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "file")], check=False)
@@ -65,7 +65,7 @@ def test_leftovers_of_dead_processes_are_removed(tmp_path):
     directory.mkdir(parents=True)
     (directory / "weights.index").write_bytes(b"half")
     (tmp_path / f"result.json.{process.pid}.tmp").write_bytes(b"half")
-    (tmp_path / "result.json").write_bytes(b"whole")
+    (tmp_path / "result.json").write_bytes(b"complete")
     atomic_files.remove_leftovers(str(tmp_path))
     assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")} == {
         "behavior",

@@ -10,7 +10,7 @@ from fbrc_agent.utils import progress
 
 COUNT = """
 import sys, time
-from fbrc_agent import progress
+from fbrc_agent.utils import progress
 bar = progress.make_bar(total=3, initial=1, desc="counting", unit="update")
 for _ in range(2):
     time.sleep(0.6)

@@ -7,7 +7,7 @@ from tf_agents.agents.ddpg import critic_network
 from tf_agents.networks import sequential
 from tf_agents.specs import tensor_spec
 
-from fbrc_agent.networks import action_gradient, relu_critic
+from fbrc_agent.networks import action_gradient
 
 BATCH = 6
 
@@ -41,34 +41,29 @@ def draw(net, batch=BATCH):
 
 
 def in_closed_form(net, observation, action):
-    return relu_critic.value_and_gradient(relu_critic.dense_layers(net), observation, action)
+    return action_gradient.in_closed_form(action_gradient.plain_layers(net), observation, action)
 
 
 def differentiated(net, observation, action):
     outer_shape = tf.TensorShape([action.shape[0]])
     with action_gradient.constant_relu_masks(net):
-        return action_gradient.value_and_gradient(
-            lambda a: net((observation, a))[0], action, outer_shape
-        )
+        return action_gradient.of_function(lambda a: net((observation, a))[0], action, outer_shape)
 
 
 def penalty_gradients(net, of_network):
     observation, action = draw(net)
     weights = tf.range(1.0, BATCH + 1.0)  # An uneven mean.
     with tf.GradientTape() as tape:
-        _, gradient = of_network(net, observation, action)
-        penalty = tf.reduce_mean(weights * action_gradient.inner(gradient, gradient))
+        gradient = of_network(net, observation, action)
+        penalty = tf.reduce_mean(weights * action_gradient.squared_norm(gradient))
     return tape.gradient(penalty, net.trainable_variables)
 
 
 @pytest.mark.parametrize("layers", [(8,), (8, 7), (8, 7, 9)])
 @pytest.mark.parametrize("activation", [tf.nn.relu, tf.keras.activations.relu])
-def test_values_and_gradients_are_those_of_differentiation(layers, activation):
+def test_gradients_are_those_of_differentiation(layers, activation):
     net = make_network(layers, activation_fn=activation)
-    value, gradient = in_closed_form(net, *draw(net))
-    expected_value, expected = differentiated(net, *draw(net))
-    assert value.shape == [BATCH]
-    np.testing.assert_allclose(value, expected_value, rtol=1e-6)
+    gradient, expected = in_closed_form(net, *draw(net)), differentiated(net, *draw(net))
     assert gradient.shape == expected.shape == [BATCH, 3]
     assert np.all(np.any(expected, axis=0))
     np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
@@ -104,16 +99,16 @@ def test_it_saves_a_product_by_the_last_hidden_layer():
     # Forward, and backward in the action; the chain of the tangents ends before the last layer.
     assert products(differentiated)[1] == 3
     assert products(in_closed_form)[1] == 2
-    # Nor are there products by the vector of the value: backward, and w's gradient.
-    assert products(in_closed_form)[0] == products(differentiated)[0] - 3
+    # Nor are there products by the vector of the value: forward, backward, and w's gradient.
+    assert products(in_closed_form)[0] == products(differentiated)[0] - 4
 
 
 def test_any_batch_and_shape():
     net = make_network(observation_shape=(2, 3), action_shape=(2, 2))
     observation, action = draw(net)
-    expected = differentiated(net, observation, action)[1]
+    expected = differentiated(net, observation, action)
     spec = [tf.TensorSpec([None, *t.shape[1:]], t.dtype) for t in (observation, action)]
-    function = tf.function(lambda s, a: in_closed_form(net, s, a)[1], input_signature=spec)
+    function = tf.function(lambda s, a: in_closed_form(net, s, a), input_signature=spec)
     gradient = function(observation, action)
     assert gradient.shape == [BATCH, 2, 2]
     np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
@@ -123,9 +118,9 @@ def test_actions_keep_their_structure_and_dtype():
     net = make_network()
     observation, action = draw(net)
     doubles = {"torque": tf.cast(action, tf.float64)}
-    _, gradient = in_closed_form(net, {"state": observation}, doubles)
+    gradient = in_closed_form(net, {"state": observation}, doubles)
     assert gradient["torque"].dtype == tf.float64
-    _, expected = in_closed_form(net, observation, action)
+    expected = in_closed_form(net, observation, action)
     np.testing.assert_allclose(gradient["torque"], expected, rtol=1e-6)
 
 
@@ -162,9 +157,9 @@ def sequential_network():
     ],
 )
 def test_other_networks_are_not_plain(make):
-    assert relu_critic.dense_layers(make()) is None
+    assert action_gradient.plain_layers(make()) is None
 
 
 def test_plain_networks_are():
     net = make_network((8, 7))
-    assert [layer.units for layer in relu_critic.dense_layers(net)] == [8, 7, 1]
+    assert [layer.units for layer in action_gradient.plain_layers(net)] == [8, 7, 1]

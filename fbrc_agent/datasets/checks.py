@@ -1,4 +1,4 @@
-"""Checks of arrays that a user gave, each with an error that names the array, row and value."""
+"""Checks of arrays that a user gave; each error names the array, the row and the value."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -25,23 +25,23 @@ _ALIGNMENT = 64
 
 
 def to_array(source: str, key: str, value: Any) -> np.ndarray:
-    """An array of real numbers, of rank 2 if `key` is one of `MATRICES`, else of rank 1."""
+    """Returns an array of real numbers, of rank 2 if `key` is one of `MATRICES`, else of rank 1."""
     try:
         array = np.asarray(value)
     except ValueError as error:
         raise InputError(f"{source}: {key} is not an array ({error}).") from error
-    rank = 2 if key in MATRICES else 1
-    check_kind_and_rank(source, key, array, rank)
-    return array if rank == 2 else array.reshape(len(array))
+    check_kind_and_rank(source, key, array)
+    return array if key in MATRICES else array.reshape(len(array))
 
 
-def check_kind_and_rank(source: str, key: str, array: Any, rank: int) -> None:
-    """Real numbers of rank 1 or 2; a column [N, 1] passes for a vector, as it does in D4RL."""
+def check_kind_and_rank(source: str, key: str, array: Any) -> None:
+    """Refuses all but numbers of `to_array`'s rank; a column [N, 1] passes for a vector."""
     if array.dtype.kind not in "biuf":
         raise InputError(f"{source}: {key} has type {array.dtype}; it must hold real numbers.")
     shape = array.shape
     if shape is None:  # HDF5's null dataspace.
         raise InputError(f"{source}: {key} has a type but no values; it must hold rows.")
+    rank = 2 if key in MATRICES else 1
     if len(shape) != rank and not (rank == 1 and len(shape) == 2 and shape[1] == 1):
         wanted = "[rows, size]" if rank == 2 else "[rows]"
         raise InputError(f"{source}: {key} has shape {tuple(shape)}; it must be {wanted}.")
@@ -50,7 +50,7 @@ def check_kind_and_rank(source: str, key: str, array: Any, rank: int) -> None:
 
 
 def check_lengths(source: str, arrays: Mapping[str, Any]) -> None:
-    """As many rows in each array, and at least one."""
+    """Refuses arrays of different numbers of rows, or of none."""
     lengths = {key: array.shape[0] for key, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{key} {length}" for key, length in lengths.items())
@@ -61,33 +61,36 @@ def check_lengths(source: str, arrays: Mapping[str, Any]) -> None:
         raise InputError(f"{source}: is empty; it must have at least one transition.")
 
 
+def check_rows(
+    source: str, key: str, array: np.ndarray, wrong: np.ndarray, wanted: str, first_row: int = 0
+) -> None:
+    """Refuses what is wrong, an element or a row; `first_row` is the first one's in its file."""
+    if wrong.any():
+        index = np.unravel_index(int(wrong.argmax()), wrong.shape)
+        value = array[index]
+        raise InputError(
+            f"{source}: {key} has {value.tolist() if value.ndim else value} in row "
+            f"{first_row + int(index[0])}; {wanted}."
+        )
+
+
 def check_finite(source: str, key: str, array: np.ndarray, first_row: int = 0) -> None:
-    """No NaN or Inf in rows of which the first has the number `first_row`."""
-    for start, piece in _pieces(array):
-        finite = np.isfinite(piece)
-        if not finite.all():
-            index = np.unravel_index(int(finite.argmin()), piece.shape)
-            raise InputError(
-                f"{source}: {key} has {piece[index]} in row {first_row + start + int(index[0])}; "
-                "every value must be a finite float32."
-            )
+    """Refuses NaN and infinity; `first_row` as of `check_rows`."""
+    wanted = "every value must be a finite float32"
+    for start, piece in pieces(array):
+        check_rows(source, key, piece, ~np.isfinite(piece), wanted, first_row + start)
 
 
 def check_flags(source: str, key: str, array: np.ndarray, first_row: int = 0) -> None:
-    """Only 0 and 1, of any type, in rows of which the first has the number `first_row`."""
-    wrong = (array != 0) & (array != 1)
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise InputError(
-            f"{source}: {key} has {array[row]} in row {first_row + row}; every value must be 0 or "
-            "1, or of type bool."
-        )
+    """Refuses all but 0 and 1, of any type; `first_row` as of `check_rows`."""
+    wanted = "every value must be 0 or 1, or of type bool"
+    check_rows(source, key, array, (array != 0) & (array != 1), wanted, first_row)
 
 
 def resolve_bounds(
     source: str, size: int, bounds: Optional[ActionBounds]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Action bounds as two arrays [A]; None stands for (-1, 1)."""
+    """Returns action bounds as two arrays [A]; None stands for (-1, 1)."""
     try:
         minimum, maximum = (-1.0, 1.0) if bounds is None else bounds
         minimum, maximum = (
@@ -99,9 +102,7 @@ def resolve_bounds(
             f"{source}: action_bounds is {bounds!r}; it must be (minimum, maximum), "
             f"each a number or {size} numbers."
         ) from error
-    if not (
-        np.isfinite(minimum).all() and np.isfinite(maximum).all() and (minimum < maximum).all()
-    ):
+    if not np.isfinite([minimum, maximum]).all() or not (minimum < maximum).all():
         raise InputError(
             f"{source}: action bounds are {minimum.tolist()} and {maximum.tolist()}; "
             "each minimum must be finite and below its maximum."
@@ -110,42 +111,54 @@ def resolve_bounds(
 
 
 def check_actions(
-    source: str,
-    actions: np.ndarray,
-    minimum: np.ndarray,
-    maximum: np.ndarray,
-    first_row: int = 0,
+    source: str, actions: np.ndarray, minimum: np.ndarray, maximum: np.ndarray, first_row: int = 0
 ) -> bool:
-    """Refuses finite actions outside their bounds; whether there is rounding left to clip."""
+    """Refuses actions outside their bounds; returns whether some are outside by rounding."""
     is_rounded = False
     low = minimum - _BOUND_TOLERANCE * np.maximum(1.0, np.abs(minimum))
     high = maximum + _BOUND_TOLERANCE * np.maximum(1.0, np.abs(maximum))
-    for start, piece in _pieces(actions):
+    wanted = (
+        f"every action must be inside the bounds {minimum.tolist()} to {maximum.tolist()}; pass "
+        "action_bounds=(minimum, maximum) if these are not the bounds of the environment"
+    )
+    for start, piece in pieces(actions):
         if piece.min() >= minimum.max() and piece.max() <= maximum.min():
             continue  # The usual case, in a tenth of the time of what follows.
-        if (piece >= minimum).all() and (piece <= maximum).all():
-            continue
-        is_rounded = True
         outside = ((piece < low) | (piece > high)).any(axis=1)
-        if outside.any():
-            row = int(outside.argmax())
-            raise InputError(
-                f"{source}: actions has {piece[row].tolist()} in row {first_row + start + row}, "
-                f"outside the bounds {minimum.tolist()} to {maximum.tolist()}; pass action_bounds="
-                "(minimum, maximum) if these are not the bounds of the environment."
-            )
+        check_rows(source, "actions", piece, outside, wanted, first_row + start)
+        is_rounded |= bool(((piece < minimum) | (piece > maximum)).any())
     return is_rounded
 
 
-def _pieces(array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """(number of the first row, rows) of consecutive pieces."""
-    rows = max(1, PIECE_BYTES // (array.itemsize * math.prod(array.shape[1:])))
+def check_episode_starts(source: str, value: Any, num_transitions: int) -> np.ndarray:
+    """Returns the rows that begin an episode as [E] int64; refuses all but 0 < ... < N."""
+    array = to_array(source, "episode_starts", value)
+    if array.dtype.kind not in "iu" or not len(array) or array[0] != 0:
+        raise InputError(
+            f"{source}: episode_starts is {array.tolist()[:3]}...; it must be numbers of rows, of "
+            "an integer type, and the first must be 0."
+        )
+    starts = np.append(array.astype(np.int64), num_transitions)
+    descends = np.diff(starts) <= 0
+    if descends.any():
+        place = int(descends.argmax())
+        raise InputError(
+            f"{source}: episode_starts has {starts[place]} in place {place} and "
+            f"{starts[place + 1]} next; they must ascend and be below the number of transitions, "
+            f"{num_transitions}."
+        )
+    return starts[:-1]
+
+
+def pieces(array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields (number of the first row, rows) of consecutive pieces of about `PIECE_BYTES`."""
+    rows = max(1, PIECE_BYTES // max(1, array.itemsize * math.prod(array.shape[1:])))
     for start in range(0, len(array), rows):
         yield start, array[start : start + rows]
 
 
 def empty_float32(shape: tuple[int, ...]) -> np.ndarray:
-    """An uninitialized array of which TensorFlow can share the memory."""
+    """Returns an uninitialized array whose memory TensorFlow can share."""
     size = 4 * math.prod(shape)
     memory = np.empty(size + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
@@ -153,12 +166,12 @@ def empty_float32(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def as_float32(array: np.ndarray) -> np.ndarray:
-    """A read-only, row-major float32 view, or copy where the array is not that already."""
+    """Returns a read-only view, or a copy where the array is not row-major float32."""
     if array.dtype == np.float32 and array.flags.c_contiguous:
         view = array.view()
     else:
         view = empty_float32(array.shape)
-        with np.errstate(over="ignore"):  # Too large a value becomes Inf, which the checks refuse.
+        with np.errstate(over="ignore"):  # Too large a value becomes Inf, which is refused.
             view[...] = array
     view.flags.writeable = False
     return view

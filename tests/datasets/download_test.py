@@ -1,110 +1,18 @@
+"""Downloads, from a server on this machine."""
+
 import contextlib
 import http.server
-import importlib.util
 import os
-import subprocess
-import sys
+import resource
 import threading
 
 import h5py
 import numpy as np
 import pytest
 
-from fbrc_agent.environments import d4rl
+from fbrc_agent.datasets import download
+from fbrc_agent.environments import tasks
 from fbrc_agent.utils.errors import InputError
-
-
-def test_locomotion_task_has_d4rl_file_scores_and_gymnasium_environment():
-    task = d4rl.get_task("hopper-medium-v2")
-    assert task.id == "hopper-medium-v2"
-    assert task.environment == "Hopper-v4"
-    assert task.data_url == (
-        "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/hopper_medium-v2.hdf5"
-    )
-    # Fu et al. 2020, table of reference scores.
-    assert task.reference_scores == (-20.272305, 3234.3)
-
-
-@pytest.mark.parametrize(
-    "task_id, environment",
-    [
-        ("halfcheetah-medium-expert-v0", "HalfCheetah-v4"),
-        ("walker2d-full-replay-v2", "Walker2d-v4"),
-        ("hopper-random-v1", "Hopper-v4"),
-        ("ant-medium-v2", None),
-        ("antmaze-umaze-v2", None),
-        ("bullet-hopper-medium-v0", None),
-        ("pen-human-v1", None),
-    ],
-)
-def test_only_locomotion_tasks_have_an_environment(task_id, environment):
-    task = d4rl.get_task(task_id)
-    assert task.environment == environment
-    assert task.data_url.endswith(".hdf5")
-
-
-@pytest.mark.parametrize(
-    "environment, reference_scores",
-    [
-        ("Hopper-v4", (-20.272305, 3234.3)),
-        ("HalfCheetah-v4", (-280.178953, 12135.0)),
-        ("Walker2d-v4", (1.629008, 4592.3)),
-    ],
-)
-def test_gymnasium_id_has_the_scores_of_its_robot_and_no_file(environment, reference_scores):
-    task = d4rl.get_task(environment)
-    assert task == d4rl.Task(environment, environment, None, reference_scores)
-
-
-def test_pendulum_has_its_own_scores():
-    random_score, expert_score = d4rl.get_task("Pendulum-v1").reference_scores
-    assert random_score < expert_score < 0
-
-
-@pytest.mark.parametrize(
-    "task_id, suggestion",
-    [
-        ("hoper-medium-v2", "hopper-medium-v2"),
-        ("hopper-v4", "Hopper-v4"),
-        ("zzz", "Pendulum-v1"),
-    ],
-)
-def test_unknown_task_is_named_with_a_suggestion(task_id, suggestion):
-    with pytest.raises(InputError, match=f"'{task_id}'.*{suggestion}"):
-        d4rl.get_task(task_id)
-
-
-def test_missing_d4rl_package_is_an_input_error(monkeypatch):
-    d4rl._d4rl_infos.cache_clear()
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="pip install d4rl"):
-        d4rl.get_task("hopper-medium-v2")
-
-
-def test_import_is_light():
-    code = (
-        "import sys; from fbrc_agent.environments import d4rl; d4rl.get_task('hopper-medium-v2');"
-        "print([name for name in ('d4rl', 'gym', 'gymnasium', 'mujoco_py', 'tensorflow')"
-        " if name in sys.modules])"
-    )
-    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    assert output.stdout.decode().strip() == "[]"
-
-
-def test_normalized_score_is_0_at_random_and_100_at_expert():
-    task = d4rl.Task("task", None, None, (-20.0, 180.0))
-    np.testing.assert_allclose(
-        task.normalized_score([[-20.0, 180.0], [80.0, 280.0]]), [[0.0, 100.0], [50.0, 150.0]]
-    )
-    assert task.normalized_score(80) == 50.0
-
-
-def test_normalized_score_without_references_is_an_input_error():
-    with pytest.raises(InputError, match="maze2d-eval-umaze-v1"):
-        d4rl.get_task("maze2d-eval-umaze-v1").normalized_score(1.0)
-
-
-# Downloads: from a server on this machine.
 
 
 @pytest.fixture
@@ -154,13 +62,13 @@ def no_proxy(monkeypatch):
 
 
 def make_task(url):
-    return d4rl.Task("some-v2", None, url, None)
+    return tasks.Task("some-v2", None, url, None)
 
 
 def test_download_stores_the_body_under_its_name(tmp_path, hdf5_bytes):
     cache_dir = tmp_path / "new" / "cache"
     with serve(hdf5_bytes) as (url, _):
-        path = d4rl.download(make_task(url), str(cache_dir))
+        path = download.download(make_task(url), str(cache_dir))
     assert path == str(cache_dir / "some-v2.hdf5")
     assert (cache_dir / "some-v2.hdf5").read_bytes() == hdf5_bytes
     assert os.listdir(cache_dir) == ["some-v2.hdf5"]
@@ -168,15 +76,15 @@ def test_download_stores_the_body_under_its_name(tmp_path, hdf5_bytes):
 
 def test_download_uses_the_cache(tmp_path, hdf5_bytes):
     with serve(hdf5_bytes) as (url, requests):
-        first = d4rl.download(make_task(url), str(tmp_path))
-        assert d4rl.download(make_task(url), str(tmp_path)) == first
+        first = download.download(make_task(url), str(tmp_path))
+        assert download.download(make_task(url), str(tmp_path)) == first
     assert requests == ["/data/some-v2.hdf5"]
 
 
 def test_download_replaces_a_truncated_file_in_the_cache(tmp_path, hdf5_bytes):
     (tmp_path / "some-v2.hdf5").write_bytes(hdf5_bytes[:-100])
     with serve(hdf5_bytes) as (url, _):
-        d4rl.download(make_task(url), str(tmp_path))
+        download.download(make_task(url), str(tmp_path))
     assert (tmp_path / "some-v2.hdf5").read_bytes() == hdf5_bytes
 
 
@@ -186,21 +94,21 @@ def test_cache_directory_comes_from_the_environment(monkeypatch, tmp_path, hdf5_
     monkeypatch.delenv("D4RL_DATASET_DIR", raising=False)
     monkeypatch.setenv(variable, str(tmp_path))
     with serve(hdf5_bytes) as (url, _):
-        assert d4rl.download(make_task(url)) == str(tmp_path / "some-v2.hdf5")
+        assert download.download(make_task(url)) == str(tmp_path / "some-v2.hdf5")
 
 
 def test_truncated_body_is_an_input_error(tmp_path, hdf5_bytes):
     length = len(hdf5_bytes)
     with serve(hdf5_bytes[:-100], announced_length=length) as (url, _):
         with pytest.raises(InputError, match=f"{url}.*{length - 100} of {length} bytes.*DATA=path"):
-            d4rl.download(make_task(url), str(tmp_path))
+            download.download(make_task(url), str(tmp_path))
     assert os.listdir(tmp_path) == []
 
 
 def test_http_error_is_an_input_error(tmp_path):
     with serve(b"", status=404) as (url, _):
         with pytest.raises(InputError, match=f"{url}.*404.*DATA=path"):
-            d4rl.download(make_task(url), str(tmp_path))
+            download.download(make_task(url), str(tmp_path))
     assert os.listdir(tmp_path) == []
 
 
@@ -208,21 +116,21 @@ def test_refused_connection_is_an_input_error(tmp_path):
     with serve(b"") as (url, _):
         pass
     with pytest.raises(InputError, match=f"{url}.*refused.*DATA=path"):
-        d4rl.download(make_task(url), str(tmp_path))
+        download.download(make_task(url), str(tmp_path))
     assert os.listdir(tmp_path) == []
 
 
 def test_body_that_is_not_hdf5_is_an_input_error(tmp_path):
     with serve(b"<html>maintenance</html>") as (url, _):
         with pytest.raises(InputError, match=f"{url}.*not an HDF5 file.*DATA=path"):
-            d4rl.download(make_task(url), str(tmp_path))
+            download.download(make_task(url), str(tmp_path))
     assert os.listdir(tmp_path) == []
 
 
 def test_redirect_to_another_scheme_is_refused(tmp_path):
     with serve(b"", status=302, location="file:///etc/hostname") as (url, _):
         with pytest.raises(InputError, match="file:"):
-            d4rl.download(make_task(url), str(tmp_path))
+            download.download(make_task(url), str(tmp_path))
     assert os.listdir(tmp_path) == []
 
 
@@ -231,16 +139,30 @@ def test_redirect_to_another_scheme_is_refused(tmp_path):
 )
 def test_only_web_addresses_of_files_are_downloaded(tmp_path, url):
     with pytest.raises(InputError, match=f"{url}.* is not an http or https address"):
-        d4rl.download(make_task(url), str(tmp_path))
+        download.download(make_task(url), str(tmp_path))
 
 
 def test_task_without_data_is_an_input_error():
     with pytest.raises(InputError, match="Hopper-v4.*DATA=path"):
-        d4rl.download(d4rl.get_task("Hopper-v4"))
+        download.download(tasks.get_task("Hopper-v4"))
 
 
 def test_cache_that_cannot_be_written_is_an_input_error(tmp_path, hdf5_bytes):
     (tmp_path / "file").write_text("")
     with serve(hdf5_bytes) as (url, _):
         with pytest.raises(InputError, match="FBRC_DATA_DIR"):
-            d4rl.download(make_task(url), str(tmp_path / "file" / "cache"))
+            download.download(make_task(url), str(tmp_path / "file" / "cache"))
+
+
+def test_full_disk_is_an_input_error_about_the_disk(tmp_path, hdf5_bytes):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with (
+            serve(hdf5_bytes) as (url, _),
+            pytest.raises(InputError, match="Cannot write.*DATA_DIR"),
+        ):
+            download.download(make_task(url), str(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,118 @@
+"""Tasks: the environment to evaluate in, the address of the data, the reference scores.
+
+A task is named by a D4RL id (`hopper-medium-v2`) or, when there is no D4RL data behind it, by a
+Gymnasium id (`Hopper-v4`, `Pendulum-v1`). D4RL's addresses and scores are in d4rl_tasks.json.
+
+References:
+  Fu et al., "D4RL: Datasets for Deep Data-Driven Reinforcement Learning", arXiv:2004.07219.
+"""
+
+import dataclasses
+import difflib
+import functools
+import json
+import os
+from typing import Any, Optional, Union
+
+import numpy as np
+
+from fbrc_agent.utils.errors import InputError
+
+D4RL_TABLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "d4rl_tasks.json")
+
+# D4RL's locomotion tasks run on gym's -v2/-v3 robots; Gymnasium's -v4 are the same dynamics on the
+# maintained `mujoco` bindings.
+_ENVIRONMENTS = {
+    "hopper": "Hopper-v4",
+    "halfcheetah": "HalfCheetah-v4",
+    "walker2d": "Walker2d-v4",
+}
+
+# Pendulum-v1 is not a D4RL task; these are ours, mean returns of 1000 episodes, reset with seeds 0
+# to 999. Random: actions uniform in [-2, 2] (standard error 9.1). Expert: the greedy controller of
+# a value function computed from the true dynamics by value iteration, discount 0.995, on 401 x 321
+# points of angle and velocity (standard error 2.3).
+_PENDULUM_REFERENCE_SCORES = (-1230.65, -136.15)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is known about a task.
+
+    Attributes:
+      id: D4RL or Gymnasium id.
+      environment: Gymnasium id of the environment to evaluate in; None where there is none.
+      data_url: Address of the HDF5 file; None for a task without D4RL data.
+      reference_scores: Raw returns of (a random policy, an expert); None where D4RL has none.
+    """
+
+    id: str
+    environment: Optional[str]
+    data_url: Optional[str]
+    reference_scores: Optional[tuple[float, float]]
+
+    def normalized_score(self, returns: Any) -> Union[np.ndarray, np.float64]:
+        """D4RL's normalized score, `100 * (return - random) / (expert - random)`.
+
+        Args:
+          returns: Raw undiscounted returns, a scalar or an array of any shape.
+
+        Returns:
+          Scores of the same shape in float64: 0 is the random policy, 100 the expert.
+
+        Raises:
+          InputError: If the task has no reference scores.
+        """
+        if self.reference_scores is None:
+            raise InputError(
+                f"Task {self.id!r} has no reference scores in D4RL, so its returns cannot be "
+                "normalized; report raw returns."
+            )
+        random_score, expert_score = self.reference_scores
+        returns = np.asarray(returns, np.float64)
+        return 100.0 * (returns - random_score) / (expert_score - random_score)
+
+
+def get_task(task_id: str) -> Task:
+    """Looks a task up by its D4RL id or Gymnasium id.
+
+    Args:
+      task_id: For example 'hopper-medium-v2', 'Hopper-v4' or 'Pendulum-v1'.
+
+    Returns:
+      The task. D4RL tasks other than hopper, halfcheetah and walker2d have data and (mostly)
+      reference scores, and None as environment.
+
+    Raises:
+      InputError: If the id is not known; the message lists the closest ones.
+    """
+    if task_id == "Pendulum-v1":
+        return Task(task_id, task_id, None, _PENDULUM_REFERENCE_SCORES)
+    d4rl = _d4rl_tasks()
+    for robot, environment in _ENVIRONMENTS.items():
+        if task_id == environment:
+            return Task(task_id, environment, None, d4rl[f"{robot}-medium-v2"].reference_scores)
+    if task_id not in d4rl:
+        raise InputError(f"Task {task_id!r} is not known; {_suggestion(str(task_id))}.")
+    return d4rl[task_id]
+
+
+@functools.cache
+def _d4rl_tasks() -> dict[str, Task]:
+    with open(D4RL_TABLE, encoding="utf-8") as file:
+        table = json.load(file)["tasks"]
+    tasks = {}
+    for name, entry in table.items():
+        scores = entry["reference_scores"]
+        environment = _ENVIRONMENTS.get(name.split("-")[0])
+        tasks[name] = Task(name, environment, entry["data_url"], scores and (scores[0], scores[1]))
+    return tasks
+
+
+def _suggestion(task_id: str) -> str:
+    known = ["Pendulum-v1", *_ENVIRONMENTS.values()]
+    by_lower: dict[str, str] = {name.lower(): name for name in [*known, *_d4rl_tasks()]}
+    close = difflib.get_close_matches(task_id.lower(), by_lower, n=4)
+    if close:
+        return "did you mean " + " or ".join(by_lower[name] for name in close)
+    return "use a D4RL id such as hopper-medium-v2, or one of " + ", ".join(known)
