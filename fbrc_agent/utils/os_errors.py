@@ -8,6 +8,7 @@ Their messages hold the system's words, so this module, and no other, looks for 
 import errno
 import os
 import re
+import shutil
 from typing import Any, Optional
 
 _SPACE = "free some space and give the same command again"
@@ -36,7 +37,10 @@ def sentence(error: BaseException) -> Optional[str]:
     number = _number(error)
     if number is None:
         return None
-    if getattr(error, "errno", None) is None:
+    if isinstance(error, shutil.Error):  # Of a copied directory: (source, target, reason) each.
+        _, target, _ = error.args[0][0]
+        reason = f"{target}: {os.strerror(number)}"
+    elif getattr(error, "errno", None) is None:
         text = _PLACES.sub(" ", str(getattr(error, "message", error)))
         reason = " ".join(text.split()).rstrip(".;")
     else:
