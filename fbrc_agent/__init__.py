@@ -5,13 +5,16 @@ reading data needs no TensorFlow and training needs no simulator.
 """
 
 import importlib
+import importlib.util
 import os
 from typing import Any
 
 __version__ = "0.1.0"
 
-# TF-Agents is written for Keras 2; TensorFlow reads this when it is first imported.
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+# TF-Agents is written for Keras 2, which later TensorFlows have from tf-keras if they are asked for
+# it when they are first imported.
+if importlib.util.find_spec("tf_keras") is not None:
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 # `fbrc_agent.fbrc_agent` stays the module: `from fbrc_agent import fbrc_agent` is TF-Agents' idiom.
 _HOME = {
