@@ -43,14 +43,14 @@ def launch(name, fbrc_python, cwd):
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
-@pytest.mark.parametrize("version", ["3.8.18", "3.12.1"])
+@pytest.mark.parametrize("version", ["3.8.18", "3.14.0"])
 def test_launcher_refuses_unsupported_python(tmp_path, name, version):
     stub = write_stub_python(tmp_path / "python", version)
     result = launch(name, stub, tmp_path)
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr == (
-        f"fbrc_agent needs Python 3.9, 3.10 or 3.11, but {stub} is Python {version}: "
+        f"fbrc_agent needs Python 3.9 to 3.13, but {stub} is Python {version}: "
         "set FBRC_PYTHON to an interpreter of one of these versions.\n"
     )
 
@@ -60,7 +60,7 @@ def test_launcher_names_an_interpreter_that_does_not_run(tmp_path):
     result = launch("train", missing, tmp_path)
     assert result.returncode == 2
     assert result.stderr == (
-        f"fbrc_agent needs Python 3.9, 3.10 or 3.11, but none of these runs: {missing}; "
+        f"fbrc_agent needs Python 3.9 to 3.13, but none of these runs: {missing}; "
         "set FBRC_PYTHON to an interpreter of one of these versions.\n"
     )
 

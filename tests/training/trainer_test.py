@@ -352,7 +352,7 @@ def test_refuses_the_directory_of_a_run_on_other_data(tiny_run, tmp_path, capsys
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"BATCH_SIZE": 10_000}, f"integer from 1 to {NUM_TRANSITIONS}"),
+        ({"BATCH_SIZE": 10_000}, f"at most {NUM_TRANSITIONS}, the number of transitions"),
         ({"SEED": -1}, "seed is -1"),
         ({"STEPS": 1e6}, "train.steps is 1000000.0; it must be an integer"),
         ({"EVAL_INTERVAL": -1}, "train.eval_interval is -1"),
