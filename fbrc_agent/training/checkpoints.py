@@ -211,6 +211,8 @@ def _damage(directory: str, step: int) -> Optional[Damage]:
         files = {name: (e["bytes"], e["sha256"]) for name, e in manifest["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return Damage(step, path, "is damaged: it is not what was saved")
+    if f"ckpt-{step}.index" not in files:  # A save that wrote nothing would look complete.
+        return Damage(step, path, "is damaged: it names no index")
     for name, (size, checksum) in files.items():
         path = os.path.join(directory, name)
         if not os.path.isfile(path):

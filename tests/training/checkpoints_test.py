@@ -244,7 +244,11 @@ def test_checkpoints_without_any_manifest_are_refused_and_left_alone(directory):
     assert read_files(directory) == before
 
 
-@pytest.mark.parametrize("damage", [truncate, lambda path: path.write_text("{}")])
+def empty_files(path):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "files": {}}))
+
+
+@pytest.mark.parametrize("damage", [truncate, lambda path: path.write_text("{}"), empty_files])
 def test_checkpoint_with_a_damaged_manifest_is_quarantined(directory, capsys, damage):
     damage(directory / f"ckpt-40.{MANIFEST}")
     assert restored_step(directory) == 30
