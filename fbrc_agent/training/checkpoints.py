@@ -1,10 +1,10 @@
 """Checkpoints of a stage: checked against their checksums, and against the run, before a restore.
 
 Beside `ckpt-20.index` and `ckpt-20.data-00000-of-00001`, which TensorFlow writes, the manifest
-`ckpt-20.manifest.json` has the size and SHA-256 of each. It is written last, so the newest
-checkpoint without one is a save that a kill cut short. TF-Agents' Learner restores the checkpoint
-that the state file `checkpoint` names; `prepare` makes it name one that is complete and of this
-run.
+`ckpt-20.manifest.json` has the size and SHA-256 of each. It is written last: a checkpoint without
+one is complete if TensorFlow can read it, and gets one; the newest that cannot be read is a save
+that a kill cut short. TF-Agents' Learner restores the checkpoint that the state file `checkpoint`
+names; `prepare` makes it name one that is complete and of this run.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from tf_agents.agents import tf_agent
 from tf_agents.train import learner
 
 from fbrc_agent import __version__
-from fbrc_agent.utils import atomic_files, json_files
+from fbrc_agent.utils import atomic_files, json_files, os_errors
 from fbrc_agent.utils.errors import InputError
 
 # Of what a checkpoint holds; to be raised when this version cannot resume from older checkpoints.
@@ -96,7 +96,9 @@ def prepare(directory: str, agent: tf_agent.TFAgent, identity: dict[str, str]) -
     step, damaged = _find(directory)
     if step is not None:
         prefix = _prefix(directory, step)
-        _check_identity(prefix, identity)
+        has_manifest = _read_manifest(directory, step) is not None
+        if has_manifest:
+            _check_identity(prefix, identity)
         restore(prefix, agent)
     for damage in damaged:
         number = damage.checkpoint
@@ -109,6 +111,8 @@ def prepare(directory: str, agent: tf_agent.TFAgent, identity: dict[str, str]) -
         )
     _remove_unfinished(directory, step)
     _write_state(directory)
+    if step is not None and not has_manifest:
+        _write_manifest(directory, step, identity)
     return damaged
 
 
@@ -156,17 +160,7 @@ class Saver:
         if os.path.exists(path):
             return
         self._save(step, force_trigger=True)
-        names = _files(self._directory).get(step, [])
-        manifest = {
-            "format": _FORMAT,
-            "version": __version__,
-            "step": step,
-            "identity": self._identity,
-            "files": {
-                name: _size_and_checksum(os.path.join(self._directory, name)) for name in names
-            },
-        }
-        json_files.write_json(path, manifest)
+        _write_manifest(self._directory, step, self._identity)
         for prefix in ("", _QUARANTINED):
             files = _files(self._directory, prefix)
             for old in sorted(files)[: -self._keep]:
@@ -180,6 +174,20 @@ def _prefix(directory: str, step: int) -> str:
 
 def _manifest(directory: str, step: int) -> str:
     return _prefix(directory, step) + ".manifest.json"
+
+
+def _write_manifest(directory: str, step: int, identity: dict[str, str]) -> None:
+    """Writes the manifest of a checkpoint, after all of it is on the disk."""
+    path = _manifest(directory, step)
+    names = [name for name in _files(directory)[step] if name != os.path.basename(path)]
+    manifest = {
+        "format": _FORMAT,
+        "version": __version__,
+        "step": step,
+        "identity": identity,
+        "files": {name: _size_and_checksum(os.path.join(directory, name)) for name in names},
+    }
+    json_files.write_json(path, manifest)
 
 
 def _find(directory: str) -> tuple[Optional[int], list[Damage]]:
@@ -202,17 +210,14 @@ def _find(directory: str) -> tuple[Optional[int], list[Damage]]:
 
 
 def _damage(directory: str, step: int) -> Optional[Damage]:
-    """Compares a checkpoint with its manifest."""
+    """Compares a checkpoint with its manifest; without one it must be readable."""
     path = _manifest(directory, step)
-    if not os.path.exists(path):
-        return Damage(step, path, "is missing")
-    try:
-        manifest: Any = json_files.read_json(path, ("format", "version", "identity", "files"))
-        files = {name: (e["bytes"], e["sha256"]) for name, e in manifest["files"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return Damage(step, path, "is damaged: it is not what was saved")
-    if f"ckpt-{step}.index" not in files:  # A save that wrote nothing would look complete.
-        return Damage(step, path, "is damaged: it names no index")
+    files = _read_manifest(directory, step)
+    if files is None:
+        if _is_readable(_prefix(directory, step)):
+            return None
+        problem = "is damaged: it is not what was saved" if os.path.exists(path) else "is missing"
+        return Damage(step, path, problem)
     for name, (size, checksum) in files.items():
         path = os.path.join(directory, name)
         if not os.path.isfile(path):
@@ -223,6 +228,30 @@ def _damage(directory: str, step: int) -> Optional[Damage]:
         if found["sha256"] != checksum:
             return Damage(step, path, "is damaged: its SHA-256 is not that of what was saved")
     return None
+
+
+def _read_manifest(directory: str, step: int) -> Optional[dict[str, tuple[int, str]]]:
+    """Returns size and SHA-256 of each file of a checkpoint; None without a usable manifest."""
+    try:
+        manifest: Any = json_files.read_json(
+            _manifest(directory, step), ("format", "version", "identity", "files")
+        )
+        files = {name: (e["bytes"], e["sha256"]) for name, e in manifest["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return files if f"ckpt-{step}.index" in files else None  # A save that wrote nothing has none.
+
+
+def _is_readable(prefix: str) -> bool:
+    """Whether TensorFlow, which keeps checksums of tensors, reads all of a checkpoint."""
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
+    except (tf.errors.OpError, RuntimeError, ValueError, IndexError, TypeError) as error:
+        os_errors.damage(error)  # What the system refuses to open is not damaged.
+        return False
+    return True
 
 
 def _check_identity(prefix: str, identity: dict[str, str]) -> None:

@@ -221,8 +221,15 @@ def test_reader_passes_over_a_damaged_checkpoint_and_changes_nothing(directory, 
 # A process killed between the steps of a save.
 
 
-def test_newest_checkpoint_without_a_manifest_is_a_save_that_was_cut(directory, capsys):
+def test_readable_checkpoint_without_a_manifest_is_used_and_gets_one(directory):
     (directory / f"ckpt-40.{MANIFEST}").unlink()
+    assert restored_step(directory) == 40
+    assert json.loads((directory / f"ckpt-40.{MANIFEST}").read_text())["step"] == 40
+
+
+def test_newest_unreadable_checkpoint_without_a_manifest_is_a_save_that_was_cut(directory, capsys):
+    (directory / f"ckpt-40.{MANIFEST}").unlink()
+    truncate(directory / f"ckpt-40.{DATA}")
     assert restored_step(directory) == 30
     assert not list(directory.glob("*40*"))
     assert capsys.readouterr().err == ""
@@ -230,6 +237,7 @@ def test_newest_checkpoint_without_a_manifest_is_a_save_that_was_cut(directory, 
 
 def test_older_checkpoint_without_a_manifest_is_damaged(directory, capsys):
     (directory / f"ckpt-30.{MANIFEST}").unlink()
+    flip_byte(directory / f"ckpt-30.{DATA}")
     flip_byte(directory / f"ckpt-40.{DATA}")
     assert restored_step(directory) == 20
     assert f"ckpt-30.{MANIFEST} is missing" in capsys.readouterr().err
@@ -238,6 +246,8 @@ def test_older_checkpoint_without_a_manifest_is_damaged(directory, capsys):
 def test_checkpoints_without_any_manifest_are_refused_and_left_alone(directory):
     for path in directory.glob(f"*.{MANIFEST}"):
         path.unlink()
+    for path in directory.glob(f"*.{DATA}"):
+        truncate(path)
     before = read_files(directory)
     with pytest.raises(InputError, match=rf"No checkpoint .*ckpt-30.{MANIFEST} is missing"):
         checkpoints.prepare(str(directory), make_agent(), IDENTITY)
@@ -249,17 +259,25 @@ def empty_files(path):
 
 
 @pytest.mark.parametrize("damage", [truncate, lambda path: path.write_text("{}"), empty_files])
-def test_checkpoint_with_a_damaged_manifest_is_quarantined(directory, capsys, damage):
+def test_damaged_manifest_of_a_readable_checkpoint_is_written_again(directory, damage):
+    path = directory / f"ckpt-40.{MANIFEST}"
+    damage(path)
+    assert restored_step(directory) == 40
+    assert set(json.loads(path.read_text())["files"]) == {f"ckpt-40.{DATA}", f"ckpt-40.{INDEX}"}
+
+
+@pytest.mark.parametrize("damage", [truncate, lambda path: path.write_text("{}"), empty_files])
+def test_unreadable_checkpoint_with_a_damaged_manifest_is_quarantined(directory, capsys, damage):
+    truncate(directory / f"ckpt-40.{DATA}")
     damage(directory / f"ckpt-40.{MANIFEST}")
     assert restored_step(directory) == 30
     assert f"ckpt-40.{MANIFEST} is damaged" in capsys.readouterr().err
 
 
-def test_first_save_without_a_manifest_starts_the_stage_again(tmp_path):
+def test_first_save_without_a_manifest_is_used(tmp_path):
     make_learner(tmp_path, make_agent())(10)
     (tmp_path / f"ckpt-10.{MANIFEST}").unlink()
-    assert restored_step(tmp_path) == 0
-    assert not list(tmp_path.glob("ckpt-10*"))
+    assert restored_step(tmp_path) == 10
 
 
 def test_save_that_was_cut_leaves_nothing(directory, capsys):
