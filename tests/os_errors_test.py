@@ -164,10 +164,8 @@ def finish(process):
 
 
 def checkpoint_steps(root_dir):
-    names = [
-        path.stem for path in (root_dir / "fbrc" / "train" / "checkpoints").glob("ckpt-*.index")
-    ]
-    return sorted(int(name.split("-")[1]) for name in names)
+    paths = (root_dir / "fbrc" / "train" / "checkpoints").glob("ckpt-*/manifest.json")
+    return sorted(int(path.parent.name.split("-")[1]) for path in paths)
 
 
 @pytest.mark.slow
@@ -288,7 +286,7 @@ def mounted(directory, options):
     try:
         yield
     finally:
-        subprocess.run(["umount", str(directory)], check=True)
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)  # A failure may use it.
 
 
 def assert_fault(errors, path, number, advice):
@@ -309,14 +307,15 @@ def assert_nothing_half_written(root_dir):
 
 @pytest.mark.slow
 def test_run_goes_on_after_a_full_disk(tiny_run, tmp_path, second_stage, capsys):
-    """Full at a checkpoint, then at the export; in the end all is as if there had been room."""
+    """Full at checkpoints and at exports; in the end all is as if there had been room."""
     with mounted(tmp_path / "disk", "size=100k"):
         root_dir = tmp_path / "disk" / "run"
-        places = []
-        for size in ("100k", "200k"):
-            remount = ["mount", "-o", f"remount,size={size}", str(tmp_path / "disk")]
+        places = set()
+        for size in range(100, 1000, 50):
+            remount = ["mount", "-o", f"remount,size={size}k", str(tmp_path / "disk")]
             subprocess.run(remount, check=True)
-            assert second_stage(root_dir) == 2
+            if second_stage(root_dir) == 0:
+                break
             errors = capsys.readouterr().err
             assert_fault(
                 errors,
@@ -324,10 +323,8 @@ def test_run_goes_on_after_a_full_disk(tiny_run, tmp_path, second_stage, capsys)
                 errno.ENOSPC,
                 "free some space and give the same command again",
             )
-            places.append(errors.splitlines()[-1].split(f"{root_dir}/")[1].split("/")[0])
-        assert places == ["fbrc", "policies"]
-        subprocess.run(["mount", "-o", "remount,size=4m", str(tmp_path / "disk")], check=True)
-        assert second_stage(root_dir) == 0
+            places.add(errors.splitlines()[-1].split(f"{root_dir}/")[1].split("/")[0])
+        assert {"fbrc", "policies"} <= places
         assert lines_of_second_stage(root_dir) == lines_of_second_stage(tiny_run)
         assert_nothing_half_written(root_dir)
 

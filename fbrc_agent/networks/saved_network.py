@@ -6,7 +6,6 @@ A stage's directory holds `trained/weights` (a TensorFlow checkpoint) and `train
 
 import hashlib
 import os
-import shutil
 from collections.abc import Mapping
 from typing import Any, Optional
 
@@ -41,19 +40,12 @@ def save(directory: str, net: network.Network, description: Mapping[str, Any]) -
       description: "algorithm", its name; "data", as run.json describes it; "result", the stage's
         entry of result.json.
     """
-    trained = os.path.join(directory, DIRECTORY)
-    temporary = atomic_files.temporary_name(trained)
-    os.makedirs(temporary)
-    try:
+    with atomic_files.replacing_directory(os.path.join(directory, DIRECTORY)) as temporary:
         tf.train.Checkpoint(network=net).write(os.path.join(temporary, _WEIGHTS))
         json_files.write_json(
             os.path.join(temporary, _DESCRIPTION),
             {**description, "architecture": getattr(net, "architecture", None)},
         )
-        shutil.rmtree(trained, ignore_errors=True)
-        os.rename(temporary, trained)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_description(directory: str) -> Optional[dict[str, Any]]:

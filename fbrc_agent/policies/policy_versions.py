@@ -71,11 +71,7 @@ def publish(directory: str, version: Optional[int], write: Callable[[str], None]
 def prune(directory: str, keep: int) -> None:
     """Removes all but the newest `keep` versions below `directory`, NAME."""
     for version in versions(directory)[:-keep]:
-        path = os.path.join(directory, str(version))
-        # Renamed first, so that a server never finds a version that lacks files.
-        temporary = atomic_files.temporary_name(path)
-        os.rename(path, temporary)
-        shutil.rmtree(temporary)
+        atomic_files.remove_directory(os.path.join(directory, str(version)))
 
 
 def _check_free(directory: str, version: Optional[int]) -> None:

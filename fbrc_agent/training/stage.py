@@ -22,8 +22,6 @@ from fbrc_agent.training.numerics import Numerics
 from fbrc_agent.utils import signals
 from fbrc_agent.utils.errors import NotFiniteError
 
-# The Learner makes no checkpoint trigger for an interval of 0; `SaveCheckpoint` calls the trigger.
-_NEVER = 1 << 62
 # Long enough that a call costs nothing beside its updates, short enough for a live progress bar and
 # for a process that waits after a Ctrl-C.
 _SECONDS_PER_CALL = 0.5
@@ -82,7 +80,7 @@ def run_stage(
     Args:
       run: The run.
       algorithm: The algorithm of the stage.
-      agent: Its agent; the Learner restores it.
+      agent: Its agent, which is restored.
       num_steps: Updates after which the stage ends.
       eval_interval: Updates between evaluations, each followed by an export of the policy; 0 for
         the last update only. None for a stage that is for another one: no exports either.
@@ -98,18 +96,16 @@ def run_stage(
     stage_dir = run.directory(algorithm.name)
     directory = checkpoints.directory_of(stage_dir)
     identity = {"run": run_directory.checksum(run.description), "stage": algorithm.name}
-    damaged = checkpoints.prepare(directory, agent, identity)
     stage_learner = learner.Learner(
         stage_dir,
         agent.train_step_counter,
         agent,
-        checkpoint_interval=_NEVER,
+        checkpoint_interval=0,  # `SaveCheckpoint` saves.
         summary_interval=run.log_interval,
-        max_checkpoints_to_keep=run.checkpoints_to_keep + 1,  # `Saver` removes old ones.
         strategy=run.strategy,
     )
-    save = stage_learner.triggers.pop()
-    saver = checkpoints.Saver(save, directory, identity, run.checkpoints_to_keep)
+    damaged = checkpoints.resume(directory, agent, identity)
+    save = functools.partial(checkpoints.save, directory, agent, identity, run.checkpoints_to_keep)
     step = int(agent.train_step_counter.numpy())
     strategies.check_same_step(run.strategy, step)
     run_directory.write_operative_config(run.root_dir)
@@ -133,7 +129,7 @@ def run_stage(
         if eval_interval is not None:
             policies = (run.root_dir, agent, run.description, done, run.policies_to_keep)
             actions.append(triggers.Export(eval_interval, *policies, log))
-        actions.append(triggers.SaveCheckpoint(run.checkpoint_interval, numerics, saver))
+        actions.append(triggers.SaveCheckpoint(run.checkpoint_interval, numerics, save))
         try:
             try:
                 step = _train(run, stage_learner, step, num_steps, log, actions)

@@ -9,7 +9,7 @@ import functools
 import os
 import shutil
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 import tensorflow as tf
@@ -23,7 +23,6 @@ from fbrc_agent.environments.tasks import Task
 from fbrc_agent.evaluation import rollouts
 from fbrc_agent.policies import export, policy_versions
 from fbrc_agent.training import report, run_log, run_policies
-from fbrc_agent.training.checkpoints import Saver
 from fbrc_agent.training.numerics import Numerics
 from fbrc_agent.training.run_log import StageLog
 from fbrc_agent.utils import signals
@@ -229,13 +228,13 @@ class Export(Trigger):
 class SaveCheckpoint(Trigger):
     """Saves checkpoints, also at the end of a stage and of an interrupted run."""
 
-    def __init__(self, interval: int, numerics: Numerics, saver: Saver):
+    def __init__(self, interval: int, numerics: Numerics, save: Callable[[], None]):
         super().__init__(interval)
-        self._numerics, self._saver = numerics, saver
+        self._numerics, self._save = numerics, save
 
     def act(self, step: int) -> None:
         """Saves weights, targets and temperature; raises NotFiniteError rather than save a NaN."""
         self._numerics.check_weights(step)
-        self._saver.save(step)
+        self._save()
 
     at_exit = act

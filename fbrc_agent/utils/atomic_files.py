@@ -1,4 +1,4 @@
-"""Atomic writes of files: under a temporary name, then renamed."""
+"""Atomic writes of files and directories: under a temporary name, then renamed."""
 
 import contextlib
 import os
@@ -38,6 +38,27 @@ def replacing(path: str) -> Iterator[str]:
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
+
+
+@contextlib.contextmanager
+def replacing_directory(path: str) -> Iterator[str]:
+    """Yields a new directory that becomes `path` when the block ends; removed if it raises."""
+    temporary = temporary_name(path)
+    os.makedirs(temporary)
+    try:
+        yield temporary
+        remove_directory(path)
+        os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_directory(path: str) -> None:
+    """Removes a directory, if it is there; renamed first, so that nobody finds half of it."""
+    if os.path.isdir(path):
+        temporary = temporary_name(path)
+        os.rename(path, temporary)
+        shutil.rmtree(temporary)
 
 
 def write_text(path: str, content: str) -> None:

@@ -438,6 +438,6 @@ def test_a_signal_saves_the_runs_and_ends_the_experiment(tmp_path):
     parent.send_signal(signal.SIGTERM)
     assert parent.wait() == 128 + signal.SIGTERM
     assert "terminated; the same command continues" in (directory / "train.log").read_text()
-    assert list((directory / "behavior").rglob("ckpt-*.index"))
+    assert list((directory / "behavior").rglob("ckpt-*/agent.index"))
     with run_lock.hold(str(directory)):  # Its process has ended.
         pass

@@ -51,7 +51,7 @@ def checkpoint_tensors(root_dir):
     """Every tensor of the newest checkpoint of each stage."""
     tensors = {}
     for stage in stages_of(root_dir):
-        newest = tf.train.latest_checkpoint(checkpoints.directory_of(str(root_dir / stage)))
+        newest = checkpoints.newest_complete(checkpoints.directory_of(str(root_dir / stage)))
         assert newest is not None
         reader = tf.train.load_checkpoint(newest)
         for name in reader.get_variable_to_shape_map():
@@ -135,9 +135,11 @@ def _check_records(root_dir, printed):
 
 
 def _check_resumes(complete, root_dir, arguments):
-    files = [f"{stage}/train/checkpoints/ckpt-10.index" for stage in stages_of(complete)]
-    kills = run_killed(root_dir, ",".join(files), arguments(root_dir))
-    assert kills == [f"kill {i}: while it wrote {file}" for i, file in enumerate(files, 1)]
+    saves = [f"{stage}/train/checkpoints/ckpt-10." for stage in stages_of(complete)]
+    kills = run_killed(root_dir, ",".join(f"{save}*.tmp" for save in saves), arguments(root_dir))
+    assert len(kills) == len(saves)
+    for number, (kill, save) in enumerate(zip(kills, saves), 1):
+        assert kill.startswith(f"kill {number}: while it wrote {save}")
     assert_same_run(complete, root_dir)
     resumed = [e for e in run_log.read_events(str(root_dir)) if e["event"] == "resumed"]
     assert {event["stage"] for event in resumed} <= set(stages_of(complete))

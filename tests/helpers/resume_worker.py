@@ -3,10 +3,10 @@
 usage: python -m tests.helpers.resume_worker ROOT_DIR SEED KILLS TRAIN_ARGUMENT...
 
 TensorFlow is imported once and untouched before the forks, so that a start takes a second. KILLS is
-either the names of files, with commas, each of which a kill waits for, or a number of kills: every
-third then waits for a file that is half written, of a checkpoint or a log in turn, and the last one
-for an exported policy; the others come at random. Prints a line for each kill and exits with the
-code of the last start.
+either names of files or directories, with commas, each of which a kill waits for, or a number of
+kills: every third then waits for something half written, a checkpoint or a log in turn, and the
+last one for an exported policy; the others come at random. Prints a line for each kill and exits
+with the code of the last start.
 """
 
 import os
@@ -21,11 +21,7 @@ from fbrc_agent import cli  # noqa: F401
 from fbrc_agent.training import report, trainer  # noqa: F401
 
 # What is being written.
-_CHECKPOINT = tuple(
-    f"{folder}/checkpoints/{name}"
-    for folder in ("fbrc/train", "behavior/train")
-    for name in ("*temp*", "*tmp*")
-)
+_CHECKPOINT = tuple(f"{stage}/train/checkpoints/*.tmp" for stage in ("fbrc", "behavior"))
 _LOG = ("metrics.jsonl.*tmp", "operative_config.gin.*tmp")
 _POLICY = ("policies/*/*.tmp",)
 _AIM_SECONDS = 300.0

@@ -13,7 +13,6 @@ import pytest
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
-from tf_agents.utils import common
 
 from fbrc_agent.agents import behavior as behavior_agent
 from fbrc_agent.evaluation import rollouts
@@ -23,7 +22,7 @@ from fbrc_agent.utils.errors import InputError
 from tests.helpers import tiny_runs
 
 IDENTITY = {"stage": "behavior", "task": "Pendulum-v1", "seed": 0, "data checksum": "abc"}
-DATA, INDEX, MANIFEST = "data-00000-of-00001", "index", "manifest.json"
+DATA, INDEX, MANIFEST = "agent.data-00000-of-00001", "agent.index", "manifest.json"
 BOUNDED_ACTION = tensor_spec.BoundedTensorSpec([1], tf.float32, -2.0, 2.0)
 
 
@@ -41,38 +40,35 @@ def make_agent(fc_layer_params=(8,), observation_size=3):
     )
 
 
-def make_learner(directory, agent, keep=3):
-    """Returns what restores and saves as TF-Agents' Learner does, without its training."""
-    step = agent.train_step_counter
-    checkpointer = common.Checkpointer(
-        str(directory), max_to_keep=keep + 1, agent=agent, train_step=step
-    )
-    checkpointer.initialize_or_restore()
-
+def make_saver(directory, agent, keep=3):
+    """Returns what saves an agent as a run does, at a step, after an update of all variables."""
     variables = agent._behavior_network.trainable_variables
 
-    def save(value, force_trigger=False):
-        step.assign(value)
+    def save(step):
+        agent.train_step_counter.assign(step)
         agent._optimizer.apply_gradients([(tf.ones_like(v), v) for v in variables])
-        checkpointer.save(step)
+        checkpoints.save(str(directory), agent, IDENTITY, keep)
 
-    return checkpoints.Saver(save, str(directory), IDENTITY, keep).save
+    return save
+
+
+def resume(directory, agent=None, identity=IDENTITY):
+    return checkpoints.resume(str(directory), agent or make_agent(), identity)
 
 
 def restored_step(directory):
-    """Returns the step that a Learner made after `prepare` resumes from."""
+    """Returns the step that an agent resumes from."""
     agent = make_agent()
-    checkpoints.prepare(str(directory), agent, IDENTITY)
-    make_learner(directory, agent)
+    resume(directory, agent)
     return int(agent.train_step_counter.numpy())
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     directory = tmp_path_factory.mktemp("saved") / "checkpoints"
-    trigger = make_learner(directory, make_agent())
+    save = make_saver(directory, make_agent())
     for step in (10, 20, 30, 40):
-        trigger(step)
+        save(step)
     return directory
 
 
@@ -96,48 +92,42 @@ DAMAGES = {"truncated": truncate, "flipped": flip_byte, "deleted": os.remove}
 
 
 def read_files(directory):
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 # What is kept.
 
 
 def test_last_checkpoints_are_kept_with_their_manifests(saved):
-    assert {path.name for path in saved.iterdir()} == {
-        "checkpoint",
-        *(f"ckpt-{step}.{kind}" for step in (20, 30, 40) for kind in (DATA, INDEX, MANIFEST)),
+    assert set(read_files(saved)) == {
+        saved / f"ckpt-{step}" / name for step in (20, 30, 40) for name in (DATA, INDEX, MANIFEST)
     }
 
 
 def test_manifest_says_what_the_checkpoint_is(saved):
-    manifest = json.loads((saved / f"ckpt-40.{MANIFEST}").read_text())
+    manifest = json.loads((saved / "ckpt-40" / MANIFEST).read_text())
     assert manifest["step"] == 40
     assert manifest["identity"] == IDENTITY
-    assert set(manifest["files"]) == {f"ckpt-40.{DATA}", f"ckpt-40.{INDEX}"}
+    assert set(manifest["files"]) == {DATA, INDEX}
 
 
 def test_complete_checkpoint_is_restored_without_a_word(directory, capsys):
     before = read_files(directory)
     assert restored_step(directory) == 40
-    after = read_files(directory)
-    before.pop("checkpoint"), after.pop("checkpoint")
-    assert after == before
+    assert read_files(directory) == before
     assert capsys.readouterr().err == ""
 
 
 def test_resumed_run_keeps_as_many(directory):
     agent = make_agent()
-    checkpoints.prepare(str(directory), agent, IDENTITY)
-    trigger = make_learner(directory, agent, keep=2)
-    trigger(50)
-    assert sorted(directory.glob("*.index")) == [
-        directory / "ckpt-40.index",
-        directory / "ckpt-50.index",
-    ]
+    resume(directory, agent)
+    save = make_saver(directory, agent, keep=2)
+    save(50)
+    assert sorted(directory.iterdir()) == [directory / "ckpt-40", directory / "ckpt-50"]
 
 
 def test_fresh_directory_needs_nothing(tmp_path):
-    checkpoints.prepare(str(tmp_path / "none"), make_agent(), IDENTITY)
+    resume(tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
@@ -147,14 +137,14 @@ def test_fresh_directory_needs_nothing(tmp_path):
 @pytest.mark.parametrize("kind", [DATA, INDEX])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_checkpoint_is_quarantined_for_the_one_before(directory, capsys, damage, kind):
-    DAMAGES[damage](directory / f"ckpt-40.{kind}")
+    DAMAGES[damage](directory / "ckpt-40" / kind)
     assert restored_step(directory) == 30
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert lines[0].startswith(str(directory / f"ckpt-40.{kind}"))
+    assert lines[0].startswith(str(directory / "ckpt-40" / kind))
     assert "resuming from ckpt-30" in lines[0]
-    assert not list(directory.glob("ckpt-40.*"))
-    assert list(directory.glob("damaged-ckpt-40.*"))
+    assert not (directory / "ckpt-40").exists()
+    assert (directory / "damaged-ckpt-40").exists()
 
 
 @pytest.mark.parametrize(
@@ -166,14 +156,14 @@ def test_damaged_checkpoint_is_quarantined_for_the_one_before(directory, capsys,
     ],
 )
 def test_message_says_what_is_wrong(directory, capsys, damage, words):
-    DAMAGES[damage](directory / f"ckpt-40.{DATA}")
-    checkpoints.prepare(str(directory), make_agent(), IDENTITY)
+    DAMAGES[damage](directory / "ckpt-40" / DATA)
+    resume(directory)
     assert re.search(words, capsys.readouterr().err)
 
 
 def test_two_damaged_checkpoints_lead_to_the_third(directory, capsys):
-    flip_byte(directory / f"ckpt-40.{DATA}")
-    truncate(directory / f"ckpt-30.{INDEX}")
+    flip_byte(directory / "ckpt-40" / DATA)
+    truncate(directory / "ckpt-30" / INDEX)
     assert restored_step(directory) == 20
     assert len(capsys.readouterr().err.splitlines()) == 2
 
@@ -181,135 +171,89 @@ def test_two_damaged_checkpoints_lead_to_the_third(directory, capsys):
 def test_as_many_damaged_checkpoints_are_kept_as_complete_ones(directory):
     for step in (40, 40, 50, 60):
         agent = make_agent()
-        trigger = make_learner(directory, agent, keep=2)
-        trigger(step)
-        flip_byte(directory / f"ckpt-{step}.{DATA}")
-        checkpoints.prepare(str(directory), agent, IDENTITY)
-    make_learner(directory, make_agent(), keep=2)(70)
+        save = make_saver(directory, agent, keep=2)
+        save(step)
+        flip_byte(directory / f"ckpt-{step}" / DATA)
+        resume(directory, agent)
+    make_saver(directory, make_agent(), keep=2)(70)
     damaged = sorted(directory.glob("damaged-*"))
-    assert damaged == [
-        directory / f"damaged-ckpt-{step}.{kind}"
-        for step in (50, 60)
-        for kind in (DATA, INDEX, MANIFEST)
-    ]
+    assert damaged == [directory / "damaged-ckpt-50", directory / "damaged-ckpt-60"]
 
 
 def test_nothing_complete_is_refused_and_left_alone(directory):
-    for path in directory.glob(f"*.{DATA}"):
+    for path in directory.glob(f"*/{DATA}"):
         flip_byte(path)
     before = read_files(directory)
     with pytest.raises(InputError, match="No checkpoint in .* is complete .*ckpt-40.*ckpt-20"):
-        checkpoints.prepare(str(directory), make_agent(), IDENTITY)
+        resume(directory)
     assert read_files(directory) == before
-
-
-@pytest.mark.parametrize("content", ["", "\0\xff", 'model_checkpoint_path: "ckpt-10"\n', None])
-def test_damaged_state_file_is_no_obstacle(directory, content):
-    state = directory / "checkpoint"
-    state.unlink() if content is None else state.write_text(content, encoding="latin-1")
-    assert restored_step(directory) == 40
 
 
 def test_reader_passes_over_a_damaged_checkpoint_and_changes_nothing(directory, capsys):
-    flip_byte(directory / f"ckpt-40.{DATA}")
+    flip_byte(directory / "ckpt-40" / DATA)
     before = read_files(directory)
-    assert checkpoints.newest_complete(str(directory)) == str(directory / "ckpt-30")
+    assert checkpoints.newest_complete(str(directory)) == str(directory / "ckpt-30" / "agent")
     assert read_files(directory) == before
     assert "ckpt-30 is used instead" in capsys.readouterr().err
-
-
-# A process killed between the steps of a save.
-
-
-def test_readable_checkpoint_without_a_manifest_is_used_and_gets_one(directory):
-    (directory / f"ckpt-40.{MANIFEST}").unlink()
-    assert restored_step(directory) == 40
-    assert json.loads((directory / f"ckpt-40.{MANIFEST}").read_text())["step"] == 40
-
-
-def test_newest_unreadable_checkpoint_without_a_manifest_is_a_save_that_was_cut(directory, capsys):
-    (directory / f"ckpt-40.{MANIFEST}").unlink()
-    truncate(directory / f"ckpt-40.{DATA}")
-    assert restored_step(directory) == 30
-    assert not list(directory.glob("*40*"))
-    assert capsys.readouterr().err == ""
-
-
-def test_older_checkpoint_without_a_manifest_is_damaged(directory, capsys):
-    (directory / f"ckpt-30.{MANIFEST}").unlink()
-    flip_byte(directory / f"ckpt-30.{DATA}")
-    flip_byte(directory / f"ckpt-40.{DATA}")
-    assert restored_step(directory) == 20
-    assert f"ckpt-30.{MANIFEST} is missing" in capsys.readouterr().err
-
-
-def test_checkpoints_without_any_manifest_are_refused_and_left_alone(directory):
-    for path in directory.glob(f"*.{MANIFEST}"):
-        path.unlink()
-    for path in directory.glob(f"*.{DATA}"):
-        truncate(path)
-    before = read_files(directory)
-    with pytest.raises(InputError, match=rf"No checkpoint .*ckpt-30.{MANIFEST} is missing"):
-        checkpoints.prepare(str(directory), make_agent(), IDENTITY)
-    assert read_files(directory) == before
 
 
 def empty_files(path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "files": {}}))
 
 
-@pytest.mark.parametrize("damage", [truncate, lambda path: path.write_text("{}"), empty_files])
-def test_damaged_manifest_of_a_readable_checkpoint_is_written_again(directory, damage):
-    path = directory / f"ckpt-40.{MANIFEST}"
-    damage(path)
-    assert restored_step(directory) == 40
-    assert set(json.loads(path.read_text())["files"]) == {f"ckpt-40.{DATA}", f"ckpt-40.{INDEX}"}
-
-
-@pytest.mark.parametrize("damage", [truncate, lambda path: path.write_text("{}"), empty_files])
-def test_unreadable_checkpoint_with_a_damaged_manifest_is_quarantined(directory, capsys, damage):
-    truncate(directory / f"ckpt-40.{DATA}")
-    damage(directory / f"ckpt-40.{MANIFEST}")
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (os.remove, "is missing"),
+        (truncate, "is damaged"),
+        (lambda path: path.write_text("{}"), "is damaged"),
+        (empty_files, "is damaged"),
+    ],
+)
+def test_checkpoint_with_a_damaged_manifest_is_quarantined(directory, capsys, damage, words):
+    before = read_files(directory / "ckpt-40")
+    damage(directory / "ckpt-40" / MANIFEST)
     assert restored_step(directory) == 30
-    assert f"ckpt-40.{MANIFEST} is damaged" in capsys.readouterr().err
+    assert f"{directory / 'ckpt-40' / MANIFEST} {words}" in capsys.readouterr().err
+    kept = directory / "damaged-ckpt-40" / DATA
+    assert kept.read_bytes() == before[directory / "ckpt-40" / DATA]
 
 
-def test_first_save_without_a_manifest_is_used(tmp_path):
-    make_learner(tmp_path, make_agent())(10)
-    (tmp_path / f"ckpt-10.{MANIFEST}").unlink()
-    assert restored_step(tmp_path) == 10
+def test_checkpoints_of_an_older_version_are_refused_and_left_alone(tmp_path):
+    (tmp_path / "ckpt-40.index").write_bytes(b"flat")
+    with pytest.raises(InputError, match="ckpt-40.index was saved by an older fbrc_agent, this is"):
+        resume(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["ckpt-40.index"]
 
 
-def test_save_that_was_cut_leaves_nothing(directory, capsys):
-    (directory / f"ckpt-50.{DATA}").write_bytes(b"half")
-    (directory / "ckpt-60_temp").mkdir()
-    (directory / "ckpt-60_temp" / "part-00000-of-00001.index").write_bytes(b"half")
-    (directory / "checkpoint.tmp0123").write_bytes(b"half")
+# A process killed in a save.
+
+
+def test_save_that_was_cut_is_passed_over(directory, capsys):
+    cut = directory / "ckpt-50.0123abcd.1.tmp"
+    shutil.copytree(directory / "ckpt-40", cut)
+    (cut / MANIFEST).unlink()
     assert restored_step(directory) == 40
-    assert not [path for path in directory.iterdir() if "50" in path.name or "tmp" in path.name]
-    assert not (directory / "ckpt-60_temp").exists()
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("length", [0, 10])
-def test_index_that_was_cut_is_no_damage(directory, capsys, length):
-    shutil.copy(directory / f"ckpt-40.{DATA}", directory / f"ckpt-50.{DATA}")
-    index = (directory / f"ckpt-40.{INDEX}").read_bytes()
-    (directory / f"ckpt-50.{INDEX}").write_bytes(index[:length])
-    assert restored_step(directory) == 40
-    assert not list(directory.glob("*50*"))
-    assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize("length", [0, 10])
-def test_first_save_that_was_cut_starts_the_stage_again(directory, length):
-    index = (directory / f"ckpt-20.{INDEX}").read_bytes()
-    for name in set(read_files(directory)) - {f"ckpt-20.{DATA}"}:
-        (directory / name).unlink()
-    (directory / f"ckpt-20.{INDEX}").write_bytes(index[:length])
+def test_first_save_that_was_cut_starts_the_stage_again(directory):
+    for step in (30, 40):
+        shutil.rmtree(directory / f"ckpt-{step}")
+    os.rename(directory / "ckpt-20", directory / "ckpt-20.0123abcd.1.tmp")
     assert checkpoints.newest_complete(str(directory)) is None
     assert restored_step(directory) == 0
-    assert not list(directory.glob("*20*"))
+
+
+def test_save_that_fails_leaves_nothing(directory, monkeypatch):
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    before = read_files(directory)
+    monkeypatch.setattr(checkpoints.json_files, "write_json", fail)
+    with pytest.raises(OSError, match="No space left"):
+        make_saver(directory, make_agent())(50)
+    assert read_files(directory) == before
 
 
 # Without an interval.
@@ -330,9 +274,9 @@ def test_only_an_interruption_and_the_end_save_at_an_interval_of_0(
         context.setattr(rollouts, "evaluate", terminate)
         assert tiny_runs.run_command(*arguments) == 143
     saved = tmp_path / "behavior" / "train" / "checkpoints"
-    assert [path.stem for path in saved.glob("*.index")] == ["ckpt-5"]
+    assert [path.name for path in saved.iterdir()] == ["ckpt-5"]
     assert tiny_runs.run_command(*arguments) == 0
-    assert sorted(path.stem for path in saved.glob("*.index")) == ["ckpt-20", "ckpt-5"]
+    assert sorted(path.name for path in saved.iterdir()) == ["ckpt-20", "ckpt-5"]
     events = [(e["step"], e["event"]) for e in run_log.read_events(str(tmp_path))]
     assert events == [(5, "interrupted"), (5, "resumed")]
 
@@ -347,13 +291,13 @@ def test_checkpoint_of_another_run_is_refused(directory, name, value):
     before = read_files(directory)
     message = f"ckpt-40 has {name} {IDENTITY[name]!r}, this run's is {value!r}"
     with pytest.raises(InputError, match=message):
-        checkpoints.prepare(str(directory), make_agent(), {**IDENTITY, name: value})
+        resume(directory, identity={**IDENTITY, name: value})
     assert read_files(directory) == before
 
 
 def test_checkpoint_of_other_networks_is_refused(directory):
     with pytest.raises(InputError, match=r"shape \(.*8.*\) .* variable with shape \(.*16.*\)"):
-        checkpoints.prepare(str(directory), make_agent((16,)), IDENTITY)
+        resume(directory, make_agent((16,)))
 
 
 @pytest.mark.parametrize(
@@ -361,14 +305,14 @@ def test_checkpoint_of_other_networks_is_refused(directory):
 )
 def test_checkpoint_of_another_depth_is_refused(directory, fc_layer_params, message):
     with pytest.raises(InputError, match=message):
-        checkpoints.prepare(str(directory), make_agent(fc_layer_params), IDENTITY)
+        resume(directory, make_agent(fc_layer_params))
 
 
 def test_checkpoint_of_another_format_is_refused(directory):
-    path = directory / f"ckpt-40.{MANIFEST}"
+    path = directory / "ckpt-40" / MANIFEST
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99, "version": "9.0"}))
     with pytest.raises(InputError, match=r"saved by fbrc_agent 9.0 in format 99, this is "):
-        checkpoints.prepare(str(directory), make_agent(), IDENTITY)
+        resume(directory)
 
 
 # Runs.
@@ -389,7 +333,7 @@ def test_damaged_run_ends_as_an_undamaged_one(
 ):
     root_dir = shutil.copytree(tiny_run, tmp_path / "run")
     kind = INDEX if damage == "deleted" else DATA
-    DAMAGES[damage](root_dir / "fbrc" / "train" / "checkpoints" / f"ckpt-20.{kind}")
+    DAMAGES[damage](root_dir / "fbrc" / "train" / "checkpoints" / "ckpt-20" / kind)
     assert tiny_runs.train(root_dir, pendulum_data, STEPS=30) == 0
     assert "resuming from ckpt-10" in capsys.readouterr().err
     ours, theirs = (
@@ -401,7 +345,7 @@ def test_damaged_run_ends_as_an_undamaged_one(
     )
     assert ours == theirs
     ours, theirs = (
-        tf.train.load_checkpoint(str(each / "fbrc" / "train" / "checkpoints" / "ckpt-30"))
+        tf.train.load_checkpoint(str(each / "fbrc" / "train" / "checkpoints" / "ckpt-30" / "agent"))
         for each in (root_dir, continued)
     )
     for name in theirs.get_variable_to_shape_map():
@@ -410,18 +354,9 @@ def test_damaged_run_ends_as_an_undamaged_one(
 
 
 @pytest.mark.slow
-def test_run_writes_manifests_for_the_checkpoints_of_both_stages(continued):
-    for directory in (continued / "behavior" / "train", continued / "fbrc" / "train"):
-        described = {path.name for path in (directory / "checkpoints").glob(f"*.{MANIFEST}")}
-        indices = {path.name for path in (directory / "checkpoints").glob("*.index")}
-        assert len(described) >= 2
-        assert {name.split(".")[0] for name in described} == {n.split(".")[0] for n in indices}
-
-
-@pytest.mark.slow
 def test_run_without_a_complete_checkpoint_is_refused(tiny_run, pendulum_data, tmp_path, capsys):
     root_dir = shutil.copytree(tiny_run, tmp_path / "run")
-    for path in (root_dir / "fbrc" / "train" / "checkpoints").glob(f"*.{DATA}"):
+    for path in (root_dir / "fbrc" / "train" / "checkpoints").glob(f"*/{DATA}"):
         truncate(path)
     assert tiny_runs.train(root_dir, pendulum_data, STEPS=30) == 2
     assert "No checkpoint in" in capsys.readouterr().err
@@ -453,7 +388,7 @@ def test_run_does_not_resume_with_the_network_of_another_run(
 @pytest.mark.slow
 def test_export_passes_over_a_damaged_checkpoint(tiny_run, tmp_path, capsys):
     root_dir = shutil.copytree(tiny_run, tmp_path / "run")
-    flip_byte(root_dir / "fbrc" / "train" / "checkpoints" / f"ckpt-20.{DATA}")
+    flip_byte(root_dir / "fbrc" / "train" / "checkpoints" / "ckpt-20" / DATA)
     output = tmp_path / "policy"
     assert tiny_runs.run_command("export", "--root_dir", root_dir, "--output", output) == 0
     assert "ckpt-10 is used instead" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from fbrc_agent.agents import algorithm
 from fbrc_agent.datasets import offline_data
-from fbrc_agent.training import numerics, run_log
+from fbrc_agent.training import checkpoints, numerics, run_log
 from fbrc_agent.utils import errors
 from tests.helpers import tiny_runs
 
@@ -18,7 +18,7 @@ def refused(capsys):
 
 
 def assert_good_checkpoints(root_dir):
-    newest = tf.train.latest_checkpoint(str(root_dir / "fbrc" / "train" / "checkpoints"))
+    newest = checkpoints.newest_complete(checkpoints.directory_of(str(root_dir / "fbrc")))
     if newest is not None:
         reader = tf.train.load_checkpoint(newest)
         for name in reader.get_variable_to_shape_map():
