@@ -359,9 +359,7 @@ CASES = [
     _of_binding(
         "actor/Adam.learning_rate = 'fast'", "'fbrc' cannot be made: .*'fast'.* 'Adam' .*'actor'"
     ),
-    _of_binding(
-        "PiecewiseConstantDecay.values = (1e-3,)", "'behavior' cannot be made: .*'PiecewiseConst"
-    ),
+    _of_binding("piecewise_decay.values = (1e-3,)", "'behavior' cannot be made: .*'piecewise"),
     _of_binding("MixtureBehaviorNetwork.num_components = 0", "components is 0; it must be an int"),
     _of_binding("MixtureBehaviorNetwork.fc_layer_params = 16", f"params is 16; {_LAYERS}"),
     _of_binding("create_offset_network.fc_layer_params = (0,)", rf"params is \(0,\); {_LAYERS}"),

@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 import gin
+import numpy as np
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.networks import network
+from tf_agents.policies import tf_policy
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 
@@ -16,6 +18,35 @@ gin.external_configurable(tf.keras.optimizers.Adam, module="tf.keras.optimizers"
 gin.external_configurable(
     tf.keras.optimizers.schedules.PiecewiseConstantDecay, module="tf.keras.optimizers.schedules"
 )
+
+
+@gin.configurable
+def piecewise_decay(
+    steps: int, boundaries: Sequence[float], values: Sequence[float]
+) -> tf.keras.optimizers.schedules.PiecewiseConstantDecay:
+    """Returns a piecewise constant learning rate in proportion to the length of a training.
+
+    Args:
+      steps: Updates of the training.
+      boundaries: Where one value ends, as shares of `steps`, in ascending order.
+      values: The learning rates, one more than boundaries.
+    """
+    ends = [max(1, round(share * steps)) for share in boundaries]
+    return tf.keras.optimizers.schedules.PiecewiseConstantDecay(ends, list(values))
+
+
+class Discounting(NamedTuple):
+    """What a critic's values are: sums of gamma^t (reward_scale r_t + reward_bonus)."""
+
+    reward_scale: float
+    reward_bonus: float
+    gamma: float
+
+    def largest_value(self, rewards: np.ndarray) -> float:
+        """Returns max |reward_scale r + reward_bonus| / (1 - gamma): no |Q| can be larger."""
+        extremes = float(np.min(rewards)), float(np.max(rewards))
+        largest = max(abs(self.reward_scale * r + self.reward_bonus) for r in extremes)
+        return largest / (1.0 - self.gamma)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +86,12 @@ class Algorithm:
         signature `serving_default` is the mode in both cases; `sample`, where it has one, draws.
       diagnostics: `diagnostics(agent, experience)` returns scalars by name, logged with the losses.
       values: `values(agent, observation, action)` returns tensors `[B]` by name, the signature
-        `value` of an export; None where there is no critic.
-      max_q: `max_q(agent, min_reward, max_reward)` returns the largest |Q| that rewards and
-        discount allow, inf if there is none; the logged numbers named in `q_names` are held
-        against it.
+        `value` of an export; None where there is no critic. `q` is its value, `log_mu` that of a
+        behavior policy's log density.
+      average_policy: Returns the policy of an agent's averaged actor, evaluated and exported beside
+        the last one, or None if it keeps no average; None for an algorithm that never does.
+      discounting: Returns the `Discounting` of an agent's values, which they are held against; None
+        if they have no bound.
       q_names: Names of the logged mean values of Q.
       likely_causes: Returns what in an agent's settings may make its numbers diverge, in phrases.
       panels: Panels of its picture.
@@ -74,7 +107,8 @@ class Algorithm:
     is_greedy: bool = True
     diagnostics: Optional[Callable[[Any, types.NestedTensor], Mapping[str, tf.Tensor]]] = None
     values: Optional[Callable[[Any, tf.Tensor, tf.Tensor], Mapping[str, tf.Tensor]]] = None
-    max_q: Optional[Callable[[Any, float, float], float]] = None
+    average_policy: Optional[Callable[[Any], Optional[tf_policy.TFPolicy]]] = None
+    discounting: Optional[Callable[[Any], Optional[Discounting]]] = None
     q_names: tuple[str, ...] = ()
     likely_causes: Optional[Callable[[Any], Sequence[str]]] = None
     panels: tuple[Panel, ...] = ()
@@ -83,6 +117,10 @@ class Algorithm:
     def stages(self) -> tuple["Algorithm", ...]:
         """The algorithms of a run of this one, in the order in which they are trained."""
         return (*self.pretraining, self)
+
+    def averaged(self, agent: tf_agent.TFAgent) -> Optional[tf_policy.TFPolicy]:
+        """Returns the policy of an agent's averaged actor; None if it keeps no average."""
+        return None if self.average_policy is None else self.average_policy(agent)
 
     def description(self) -> dict[str, Any]:
         """Returns name, label and panels, what run.json keeps for tables and pictures."""

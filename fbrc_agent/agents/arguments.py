@@ -19,6 +19,7 @@ _NUMBERS: dict[str, dict[str, Any]] = {
     "initial_log_alpha": {},
     "target_entropy": {"optional": True},
     "gradient_clipping": {"above": 0, "optional": True},
+    "actor_average_decay": {"low": 0, "high": 1, "optional": True},
 }
 _INTEGERS: dict[str, dict[str, Any]] = {
     "target_update_period": {"low": 1},
@@ -28,7 +29,7 @@ _OWN_FLAGS = ("include_critic_entropy_term", "share_actor_sample", "jit_compile"
 # All of them, for a subclass to pass on.
 NAMES = (
     *list(inspect.signature(sac_agent.SacAgent.__init__).parameters)[1:],
-    *("reward_bonus", "seed"),
+    *("reward_bonus", "actor_average_decay", "seed"),
     *_OWN_FLAGS,
 )
 

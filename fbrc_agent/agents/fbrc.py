@@ -98,10 +98,11 @@ class FbrcAgent(offline_sac.OfflineSacAgent):
         summarize_grads_and_vars: bool = False,
         train_step_counter: Optional[tf.Variable] = None,
         name: Optional[str] = None,
+        actor_average_decay: Optional[types.Float] = None,
         seed: Optional[int] = None,
         jit_compile: bool = False,
     ):
-        """Creates the agent: `SacAgent`'s arguments and defaults, and nine of its own.
+        """Creates the agent: `SacAgent`'s arguments and defaults, and ten of its own.
 
         Args:
           time_step_spec: A `TimeStep` spec of the expected time steps.
@@ -153,6 +154,8 @@ class FbrcAgent(offline_sac.OfflineSacAgent):
           summarize_grads_and_vars: Whether to write summaries of gradients and variables.
           train_step_counter: Counts the training steps; the global step by default.
           name: Name of the agent.
+          actor_average_decay: Decay, from 0 to 1, of an exponential average of the actor's weights:
+            `average_policy`. It changes nothing in training. None for no average.
           seed: Makes the actions that are drawn in training a pure function of it and the training
             step, so that a run restored from a checkpoint continues bit for bit; -2^31 to 2^31 - 1.
             None for TensorFlow's stateful generator, as in SacAgent.
@@ -356,7 +359,8 @@ def fbrc() -> algorithm.Algorithm:
         pretraining=(behavior.behavior(),),
         diagnostics=FbrcAgent.diagnostics,
         values=FbrcAgent.values,
-        max_q=FbrcAgent.max_q,
+        average_policy=lambda agent: agent.average_policy,
+        discounting=FbrcAgent.discounting,
         q_names=("q_data", "q_policy"),
         likely_causes=FbrcAgent.likely_causes,
         panels=(

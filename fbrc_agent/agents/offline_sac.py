@@ -4,7 +4,6 @@ It is `SacAgent` with draws that are a function of (seed, step), an update in wh
 have one pass through the policy, and losses that an algorithm adds its terms to.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Optional
 
@@ -12,11 +11,12 @@ import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.agents.sac import sac_agent
 from tf_agents.networks import network
+from tf_agents.policies import actor_policy, tf_policy
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 from tf_agents.utils import common, nest_utils
 
-from fbrc_agent.agents import algorithm, arguments, updates
+from fbrc_agent.agents import algorithm, arguments, average, updates
 from fbrc_agent.networks import network_checks
 from fbrc_agent.utils import sampling
 
@@ -32,7 +32,11 @@ POLICY_PANELS = (
     algorithm.Panel(
         "Value of actions",
         "Q, units of return",
-        {"q_policy": "a ~ policy", "q_data": "a in the data"},
+        {
+            "q_policy": "a ~ policy",
+            "q_data": "a in the data",
+            "q_start": "mode of the policy, where episodes begin",
+        },
     ),
     algorithm.Panel("Policy entropy", "nats", {"entropy": "entropy"}),
     algorithm.Panel("Policy temperature", "alpha", {"alpha": "alpha"}),
@@ -75,6 +79,7 @@ class OfflineSacAgent(sac_agent.SacAgent):
         reward_bonus: types.Float = 0.0,
         include_critic_entropy_term: bool = True,
         share_actor_sample: bool = False,
+        actor_average_decay: Optional[types.Float] = None,
         seed: Optional[int] = None,
         jit_compile: bool = False,
         **sac_arguments: Any,
@@ -108,6 +113,16 @@ class OfflineSacAgent(sac_agent.SacAgent):
         self._include_critic_entropy_term = include_critic_entropy_term
         self._share_actor_sample = share_actor_sample
         self._seed = seed
+        self._average = None
+        if actor_average_decay is not None:
+            # Its policies are made as `SacAgent` makes its own.
+            make = sac_arguments.get("actor_policy_ctor", actor_policy.ActorPolicy)
+            specs = (self.time_step_spec, self.action_spec)
+            self._average = average.ActorAverage(
+                self._actor_network,
+                actor_average_decay,
+                lambda net: make(*specs, actor_network=net, training=False),
+            )
         self._update = self._update_networks
         if jit_compile:
             self._update = updates.compile_update(
@@ -122,6 +137,11 @@ class OfflineSacAgent(sac_agent.SacAgent):
     def alpha(self) -> tf.Tensor:
         """The temperature."""
         return tf.exp(self._log_alpha)
+
+    @property
+    def average_policy(self) -> Optional[tf_policy.TFPolicy]:
+        """The policy of the averaged actor (see `ActorAverage`), None without one."""
+        return None if self._average is None else self._average.policy
 
     @property
     def _critics(self) -> tuple[network.Network, network.Network]:
@@ -282,7 +302,15 @@ class OfflineSacAgent(sac_agent.SacAgent):
         loss_info = self._loss_info(*losses)
         self.train_step_counter.assign_add(1)
         self._update_target()
+        if self._average is not None:
+            self._average.update()
         return loss_info
+
+    def _initialize(self):
+        """Starts targets and average at the weights of the critics and the actor."""
+        super()._initialize()
+        if self._average is not None:
+            self._average.restart()
 
     def _update_networks(self, time_steps, actions, next_steps, weights):
         """Steps critics, actor and temperature; returns the three losses and the critic's terms."""
@@ -387,12 +415,8 @@ class OfflineSacAgent(sac_agent.SacAgent):
     def _min_q(self, states: States, actions: types.NestedTensor, **arguments: Any) -> tf.Tensor:
         return tf.minimum(*self._q_values(self._critics, states, actions, **arguments))
 
-    def max_q(self, min_reward: float, max_reward: float) -> float:
-        """Returns max |reward_scale_factor r + bonus| / (1 - gamma), the largest |Q| there can be.
-
-        It is inf without a discount, or with the entropy, which has no bound, in the target.
-        """
+    def discounting(self) -> Optional[algorithm.Discounting]:
+        """Returns what Q sums up; None without a discount, or with the entropy in the target."""
         if self._include_critic_entropy_term or self._gamma >= 1.0:
-            return math.inf
-        scale, bonus = self._reward_scale_factor, self._reward_bonus
-        return max(abs(scale * r + bonus) for r in (min_reward, max_reward)) / (1.0 - self._gamma)
+            return None
+        return algorithm.Discounting(self._reward_scale_factor, self._reward_bonus, self._gamma)

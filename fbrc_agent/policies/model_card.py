@@ -29,8 +29,9 @@ def write(directory: str, name: str, policy: tf_policy.TFPolicy, origin: Mapping
     `normalization`, None, since observations enter the network as they are; `signatures`, the names
     and shapes of inputs and outputs; `versions` and `git_revision` of what exported it; and the
     entries of `origin`: for a policy of a run `algorithm` (what people call it), `task`, `seed`,
-    `data` (source, SHA-256, counts, returns), `steps` of each stage by its name, and `scores`, each
-    episode's return and length, or None if the policy at this step was not evaluated.
+    `data` (source, SHA-256, counts, returns), `steps` of each stage by its name; `warning`,
+    why this policy cannot be trusted, or None; and `scores`, each episode's return and length, or
+    None if the policy at this step was not evaluated.
 
     Args:
       directory: The SavedModel.
@@ -121,6 +122,8 @@ def _origin_lines(card: Mapping[str, Any]) -> list[str]:
             f"A greedy policy for {card['task']}, trained offline by {card['algorithm']}: {steps}, "
             f"seed {card['seed']}."
         )
+    if card.get("warning"):
+        lines.append(f"**Warning: {card['warning']}**")
     if "data" in card:
         data = card["data"]
         lines.append(

@@ -34,9 +34,9 @@ class Numerics:
         self._algorithm, self._agent = algorithm, agent
         self._last: Mapping[str, float] = {}
         self.max_q = math.inf
-        if algorithm.max_q is not None and offline.rewards.size:
-            rewards = float(np.min(offline.rewards)), float(np.max(offline.rewards))
-            self.max_q = algorithm.max_q(agent, *rewards)
+        discounting = algorithm.discounting and algorithm.discounting(agent)
+        if discounting is not None and offline.rewards.size:
+            self.max_q = discounting.largest_value(offline.rewards)
 
     def check_losses(self, step: int, scalars: Mapping[str, float]) -> None:
         """Checks losses and diagnostics.

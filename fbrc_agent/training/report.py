@@ -4,6 +4,7 @@ from typing import Any, Optional, Union
 
 from fbrc_agent.environments.tasks import Task, get_task
 from fbrc_agent.evaluation.rollouts import EvaluationResult
+from fbrc_agent.training import trust
 from fbrc_agent.utils import tables
 from fbrc_agent.utils.tables import number
 
@@ -18,23 +19,21 @@ def table(result: dict[str, Any]) -> str:
         ["data", number(mean), _bracket(data["return_std"]), number(score(task, mean)), "-"],
     ]
     for stage in result["stages"].values():
-        rows.append(
-            [
-                stage["label"],
-                number(stage["return_mean"]),
-                _bracket(stage["return_std"]),
-                number(stage["normalized_score"]),
-                number(stage["updates_per_second"]),
-            ]
-        )
+        rows.append([stage["label"], *_scores(stage), number(stage["updates_per_second"])])
+        if "average_return_mean" in stage:
+            rows.append([f"{stage['label']}, average", *_scores(stage, "average_"), "-"])
     lines = [
         f"{result['task']}, {data['source']}: {data['transitions']} transitions, "
         f"{data['episodes']} episodes, seed {result['seed']}",
         tables.table(rows, align="lr"),
         f"policy: {result['policy']}",
     ]
-    if result.get("best_policy"):
-        lines.append(f"best:   {result['best_policy']}")
+    warning = trust.sentence(list(result["stages"].values())[-1].get("doubts", []))
+    if warning is not None:
+        lines.append(f"warning: {warning}")
+    for name, entry in (("best:   ", "best_policy"), ("average:", "average_policy")):
+        if result.get(entry):
+            lines.append(f"{name} {result[entry]}")
     return "\n".join(lines)
 
 
@@ -53,6 +52,11 @@ def score(task: Task, value: Optional[float]) -> Optional[float]:
     if value is None or task.reference_scores is None:
         return None
     return float(task.normalized_score(value))
+
+
+def _scores(stage: dict[str, Any], prefix: str = "") -> list[str]:
+    mean, std = stage[f"{prefix}return_mean"], stage[f"{prefix}return_std"]
+    return [number(mean), _bracket(std), number(stage[f"{prefix}normalized_score"])]
 
 
 def _bracket(value: Union[float, str, None]) -> str:

@@ -8,6 +8,7 @@ Lines of metrics.jsonl are JSON objects. `{"stage", "step", "seconds", numbers..
     diverged              "q", a mean of |Q|, is beyond "bound", the largest return there can be
     not_finite            "tensor" is "value"; the run ended
     interrupted           "signal" ended the run, after a checkpoint
+    untrusted             the policy: "value" is beyond "bound", for a "reason" of `trust.Trust`
 """
 
 import json
@@ -46,6 +47,12 @@ def scores(records: Sequence[Mapping[str, Any]], step: int) -> Optional[Mapping[
     return next((r for r in reversed(records) if r["step"] == step and "returns" in r), None)
 
 
+def doubts(events: Sequence[Mapping[str, Any]], step: int) -> list[dict[str, Any]]:
+    """Returns `reason`, `value` and `bound` of each event of a step that says not to trust it."""
+    untrusted = [e for e in events if e["event"] == "untrusted" and e["step"] == step]
+    return [{name: e[name] for name in ("reason", "value", "bound")} for e in untrusted]
+
+
 class StageLog:
     """Log of one stage of a run; a stage that resumes continues the log of before.
 
@@ -54,6 +61,7 @@ class StageLog:
     Attributes:
       stage: Name of the stage.
       records: The lines of this stage that hold numbers.
+      events: Those that hold events.
     """
 
     def __init__(self, root_dir: str, stages: Sequence[str], stage: str, step: int, num_steps: int):
@@ -77,6 +85,7 @@ class StageLog:
         atomic_files.write_text(self._path, "".join(_line(record) for record in records))
         own = [record for record in records if record["stage"] == stage]
         self.records = [record for record in own if "event" not in record]
+        self.events = [record for record in own if "event" in record]
         self._step = step
         self._seconds = own[-1]["seconds"] if own else 0.0
         self._started: Optional[float] = None
@@ -123,7 +132,7 @@ class StageLog:
 
     def write_event(self, step: int, event: str, **details: Any) -> None:
         """Appends an event, one of those at the top of this module, with its details."""
-        self._append(step, {"event": event, **details})
+        self.events.append(self._append(step, {"event": event, **details}))
 
     def warn(self, text: str) -> None:
         """Writes a warning to the terminal, above the bar."""

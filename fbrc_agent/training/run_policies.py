@@ -2,6 +2,7 @@
 
     root_dir/policies/greedy/STEP    the policy after STEP updates; the last few
     root_dir/policies/best/STEP      the one with the best mean return so far, and a few before it
+    root_dir/policies/average/STEP   the averaged actor's, where the agent keeps an average
 
 Versions are numbers of updates, so that a server which watches one of the two always has the
 newest, or the best.
@@ -15,38 +16,53 @@ from typing import Any, Optional
 from fbrc_agent.agents.algorithm import Algorithm
 from fbrc_agent.networks import saved_network
 from fbrc_agent.policies import export
-from fbrc_agent.training import agents, checkpoints, run_directory, run_log
+from fbrc_agent.training import agents, checkpoints, run_directory, run_log, trust
 from fbrc_agent.utils import json_files
 from fbrc_agent.utils.errors import InputError
 
 LAST = os.path.join("policies", "greedy")
 BEST = os.path.join("policies", "best")
+AVERAGE = os.path.join("policies", "average")
+# Of the names of the average's scores in metrics.jsonl and result.json.
+AVERAGE_PREFIX = "average_"
 
 FORMATS = ("serving", "tf_agents")
 
 _SCORES = ("return_mean", "return_std", "normalized_score", "returns", "lengths")
 
 
-def paths(step: int, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def paths(root_dir: str, stage: str, step: int) -> dict[str, Any]:
     """Returns the entries of result.json, relative to root_dir.
 
     Args:
+      root_dir: Directory of the run.
+      stage: Name of the last stage.
       step: Updates made.
-      records: The last stage's lines of metrics.jsonl.
 
     Returns:
-      `policy`, the last one, and `best_policy`, None if no return is known.
+      `policy`, the last one; `best_policy`, None if no return is known; and `average_policy`, where
+      there is one.
     """
-    best_step = best(records)
+    events = [event for event in run_log.read_events(root_dir) if event["stage"] == stage]
+    best_step = best(run_log.read_metrics(root_dir, stage), events)
+    average = os.path.join(AVERAGE, str(step))
     return {
         "policy": os.path.join(LAST, str(step)),
         "best_policy": None if best_step is None else os.path.join(BEST, str(best_step)),
+        **({"average_policy": average} if os.path.isdir(os.path.join(root_dir, average)) else {}),
     }
 
 
-def best(records: Sequence[Mapping[str, Any]]) -> Optional[int]:
-    """Returns the step with the greatest mean return, the first of equals; None without returns."""
+def best(
+    records: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]]
+) -> Optional[int]:
+    """Returns the step with the greatest mean return, the first of equals; None without returns.
+
+    Steps at which an event says not to trust the policy count only if there are no others.
+    """
     scored = [r for r in records if isinstance(r.get("return_mean"), float)]
+    trusted = [r for r in scored if not run_log.doubts(events, r["step"])]
+    scored = trusted or scored
     return max(scored, key=lambda r: r["return_mean"])["step"] if scored else None
 
 
@@ -98,7 +114,9 @@ def export_run(
     stages = (json_files.read_json(path, ["stages"]) or {"stages": {}})["stages"]
     steps = {stage.name: stages.get(stage.name, {}).get("steps") for stage in algorithm.pretraining}
     steps[algorithm.name] = int(agent.train_step_counter.numpy())
-    source = origin(run, steps, run_log.read_metrics(root_dir, algorithm.name))
+    records, events = run_log.read_metrics(root_dir, algorithm.name), run_log.read_events(root_dir)
+    events = [event for event in events if event["stage"] == algorithm.name]
+    source = origin(run, steps, records, events)
     if policy_format == "tf_agents":
         return export.export_tf_agents_policy(agent.policy, output, version, source)
     value_fn = None if values is None else functools.partial(values, agent)
@@ -109,8 +127,10 @@ def origin(
     run: Mapping[str, Any],
     steps: Mapping[str, Optional[int]],
     records: Sequence[Mapping[str, Any]],
+    events: Sequence[Mapping[str, Any]],
+    prefix: str = "",
 ) -> dict[str, Any]:
-    """Returns what a model card says of the run."""
+    """Returns what a model card says of the run; `prefix` is that of the policy's scores."""
     step = steps[run["algorithm"]]
     evaluated = None if step is None else run_log.scores(records, step)
     return {
@@ -119,5 +139,6 @@ def origin(
         "algorithm": run["stages"][-1]["label"],
         "data": run["data"],
         "steps": dict(steps),
-        "scores": evaluated and {name: evaluated.get(name) for name in _SCORES},
+        "warning": None if step is None else trust.sentence(run_log.doubts(events, step)),
+        "scores": evaluated and {name: evaluated.get(prefix + name) for name in _SCORES},
     }

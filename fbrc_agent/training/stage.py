@@ -16,7 +16,7 @@ from fbrc_agent.agents.algorithm import Algorithm
 from fbrc_agent.datasets import batches
 from fbrc_agent.datasets.offline_data import OfflineData
 from fbrc_agent.environments.tasks import Task
-from fbrc_agent.training import checkpoints, run_directory, run_log, triggers
+from fbrc_agent.training import checkpoints, run_directory, run_log, run_policies, triggers, trust
 from fbrc_agent.training import strategy as strategies
 from fbrc_agent.training.numerics import Numerics
 from fbrc_agent.utils import signals
@@ -30,6 +30,7 @@ _MOST_UPDATES = 100
 _UPDATES_OF_WORKERS = 20
 
 _SCORES = ("return_mean", "return_std", "returns", "normalized_score")
+_AVERAGE_SCORES = [run_policies.AVERAGE_PREFIX + name for name in _SCORES]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +119,10 @@ def run_stage(
             log.write_event(step, "resumed")
         numerics = Numerics(algorithm, agent, run.offline)
         batch = batches.first_batch(*run.batches)
-        numbers = triggers.LogNumbers(run.log_interval, algorithm, agent, batch, log, numerics)
+        measurement = trust.Trust(algorithm, agent, run.offline)
+        numbers = triggers.LogNumbers(
+            run.log_interval, algorithm, agent, batch, log, numerics, measurement
+        )
         # Triggers act outside the scope of the strategy, where losses can only be taken by
         # replicas. Only the chief evaluates.
         episodes = run.num_eval_episodes if strategies.worker_index(run.strategy) == 0 else 0
@@ -127,8 +131,9 @@ def run_stage(
             triggers.Evaluate(eval_interval or 0, algorithm, agent, run.task, episodes, log),
         ]
         if eval_interval is not None:
-            policies = (run.root_dir, agent, run.description, done, run.policies_to_keep)
-            actions.append(triggers.Export(eval_interval, *policies, log))
+            actions.append(triggers.Judge(eval_interval, measurement, log))
+            last, keep = (run.root_dir, algorithm, agent), run.policies_to_keep
+            actions.append(triggers.Export(eval_interval, *last, run.description, done, keep, log))
         actions.append(triggers.SaveCheckpoint(run.checkpoint_interval, numerics, save))
         try:
             try:
@@ -224,4 +229,6 @@ def _result(algorithm: Algorithm, log: run_log.StageLog, step: int) -> dict[str,
         "steps": step,
         "updates_per_second": round(step / log.seconds, 2) if log.seconds else None,
         **{name: scores.get(name) for name in _SCORES},
+        **{name: scores[name] for name in _AVERAGE_SCORES if name in scores},
+        "doubts": run_log.doubts(log.events, step),
     }

@@ -9,6 +9,7 @@ On disk a run reads in the order in which it ran, with a directory for each stag
     root_dir/<stage>/trained/        the network that it hands on, if it does
     root_dir/policies/greedy/STEP/   the exported policy, the last ones
     root_dir/policies/best/STEP/     the one with the best return so far
+    root_dir/policies/average/STEP/  that of the averaged actor, if the agent keeps an average
     root_dir/metrics.jsonl, result.json
     root_dir/lock                    held by the process that runs here
 """
@@ -25,7 +26,7 @@ from fbrc_agent.datasets.offline_data import OfflineData
 from fbrc_agent.environments import gymnasium_environment, tasks
 from fbrc_agent.networks import saved_network
 from fbrc_agent.training import agents as run_agents
-from fbrc_agent.training import run_directory, run_log, run_policies, stage
+from fbrc_agent.training import run_directory, run_policies, stage
 from fbrc_agent.training import strategy as strategies
 from fbrc_agent.utils import atomic_files, checks, json_files, run_lock
 from fbrc_agent.utils.errors import InputError
@@ -160,7 +161,7 @@ def train(
         result = {
             **{name: run.description[name] for name in ("algorithm", "task", "seed", "data")},
             "stages": {part.name: results[part.name] for part in algorithm.stages},
-            **run_policies.paths(last_step, run_log.read_metrics(root_dir, algorithm.name)),
+            **run_policies.paths(root_dir, algorithm.name, last_step),
         }
         json_files.write_json(result_path, result)
         # A worker that leaves before the chief has written looks to it like one that failed.
@@ -255,7 +256,7 @@ def _take_networks(
 
 def _located(result: dict[str, Any], root_dir: str) -> dict[str, Any]:
     """Returns a result whose policies, named relative to root_dir in result.json, can be found."""
-    names = ("policy", "best_policy")
+    names = ("policy", "best_policy", "average_policy")
     return {
         **result,
         **{n: result[n] and os.path.join(root_dir, result[n]) for n in names if n in result},

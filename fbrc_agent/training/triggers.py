@@ -14,7 +14,7 @@ from typing import Any, Callable
 import numpy as np
 import tensorflow as tf
 from tf_agents.agents import tf_agent
-from tf_agents.policies import greedy_policy
+from tf_agents.policies import greedy_policy, tf_policy
 from tf_agents.typing import types
 from tf_agents.utils import common
 
@@ -22,7 +22,7 @@ from fbrc_agent.agents.algorithm import Algorithm
 from fbrc_agent.environments.tasks import Task
 from fbrc_agent.evaluation import rollouts
 from fbrc_agent.policies import export, policy_versions
-from fbrc_agent.training import report, run_log, run_policies
+from fbrc_agent.training import report, run_log, run_policies, trust
 from fbrc_agent.training.numerics import Numerics
 from fbrc_agent.training.run_log import StageLog
 from fbrc_agent.utils import signals
@@ -77,9 +77,11 @@ class LogNumbers(Trigger):
         batch: types.NestedTensor,
         log: StageLog,
         numerics: Numerics,
+        measurement: trust.Trust,
     ):
         super().__init__(interval)
         self._batch, self._log, self._numerics = batch, log, numerics
+        self._measure_starts = measurement.measure
         self._has_diverged = False
 
         def measure(experience: types.NestedTensor) -> dict[str, tf.Tensor]:
@@ -96,7 +98,7 @@ class LogNumbers(Trigger):
 
     def act(self, step: int) -> None:
         """Logs; raises NotFiniteError if a number is NaN or infinite."""
-        scalars = self.measure(self._batch)
+        scalars = {**self.measure(self._batch), **self._measure_starts()}
         self._log.write(step, scalars)
         self._numerics.check_losses(step, scalars)
         q, bound = self._numerics.largest_q(scalars), self._numerics.max_q
@@ -134,7 +136,10 @@ class Evaluate(Trigger):
         """
         super().__init__(interval)
         self._is_greedy, self._policy = algorithm.is_greedy, agent.policy
-        self._greedy_action_fn = rollouts.policy_action_fn(greedy_policy.GreedyPolicy(agent.policy))
+        self._greedy = {"": _greedy_action_fn(agent.policy)}
+        average = algorithm.averaged(agent)
+        if average is not None:
+            self._greedy[run_policies.AVERAGE_PREFIX] = _greedy_action_fn(average)
         self._task, self._num_episodes, self._log = task, num_episodes, log
 
     def at_start(self, step: int) -> None:
@@ -153,33 +158,62 @@ class Evaluate(Trigger):
             return
         # A new function starts its random numbers again: those of an evaluation do not depend on
         # the evaluations before, which a resumed run has not made.
-        action_fn = (
-            self._greedy_action_fn if self._is_greedy else rollouts.policy_action_fn(self._policy)
-        )
+        sampled = {} if self._is_greedy else {"": rollouts.policy_action_fn(self._policy)}
         with contextlib.suppress(signals.Interruption):
-            result = rollouts.evaluate(
-                action_fn, self._task.environment, self._num_episodes, _EVALUATION_SEED
-            )
-            score = report.score(self._task, result.return_mean)
-            scores = {
-                "return_mean": result.return_mean,
-                "return_std": result.return_std,
-                "length_mean": float(np.mean(result.lengths)),
-                "normalized_score": score,
-                "returns": [float(r) for r in result.returns],
-                "lengths": [int(n) for n in result.lengths],
-            }
+            scores: dict[str, Any] = {}
+            for prefix, action_fn in {**self._greedy, **sampled}.items():
+                result = rollouts.evaluate(
+                    action_fn, self._task.environment, self._num_episodes, _EVALUATION_SEED
+                )
+                scores.update({prefix + k: v for k, v in self._numbers(result).items()})
+            score = scores["normalized_score"]
             text = "" if score is None else f", score {score:.1f}"
-            self._log.write(step, scores, f"return {result.return_mean:.1f}{text}")
+            self._log.write(step, scores, f"return {scores['return_mean']:.1f}{text}")
+
+    def _numbers(self, result: rollouts.EvaluationResult) -> dict[str, Any]:
+        return {
+            "return_mean": result.return_mean,
+            "return_std": result.return_std,
+            "length_mean": float(np.mean(result.lengths)),
+            "normalized_score": report.score(self._task, result.return_mean),
+            "returns": [float(r) for r in result.returns],
+            "lengths": [int(n) for n in result.lengths],
+        }
+
+
+def _greedy_action_fn(policy: tf_policy.TFPolicy) -> rollouts.ActionFn:
+    return rollouts.policy_action_fn(greedy_policy.GreedyPolicy(policy))
+
+
+class Judge(Trigger):
+    """Writes an event for each reason not to trust the policy, at the steps of its evaluations."""
+
+    def __init__(self, interval: int, measurement: trust.Trust, log: StageLog):
+        super().__init__(interval)
+        self._measurement, self._log = measurement, log
+
+    def act(self, step: int) -> None:
+        """Judges the policy, unless a signal cut its evaluation short, or it has been judged."""
+        if signals.requested() is not None or run_log.doubts(self._log.events, step):
+            return
+        doubts = self._measurement.doubts(self._log.records)
+        for doubt in doubts:
+            self._log.write_event(step, "untrusted", **doubt)
+        warning = trust.sentence(doubts)
+        if warning is not None:
+            self._log.warn(f"at step {step} of the {self._log.stage} stage {warning}")
+
+    at_start, at_completion = Trigger.at_step, act
 
 
 class Export(Trigger):
-    """Exports the policy after each evaluation, or what an earlier start has not exported."""
+    """Exports the policies after each evaluation, or what an earlier start has not exported."""
 
     def __init__(
         self,
         interval: int,
         root_dir: str,
+        algorithm: Algorithm,
         agent: tf_agent.TFAgent,
         run: Mapping[str, Any],
         done: Mapping[str, int],
@@ -191,36 +225,45 @@ class Export(Trigger):
         Args:
           interval: Updates between exports; the last update of a stage is always exported.
           root_dir: Directory of the run.
+          algorithm: The algorithm.
           agent: Its agent.
           run: The content of run.json.
           done: Updates of the stages before, by name.
-          keep: How many policies stay, of the last and of the best.
+          keep: How many policies stay, of the last, of the best and of the average.
           log: The log.
         """
         super().__init__(interval)
-        self._last, self._best = (
-            os.path.join(root_dir, name) for name in (run_policies.LAST, run_policies.BEST)
-        )
-        self._policy, self._run, self._done, self._keep = agent.policy, run, done, keep
+        self._root_dir, self._run, self._done, self._keep = root_dir, run, done, keep
+        self._policies = {run_policies.LAST: ("", agent.policy)}
+        average = algorithm.averaged(agent)
+        if average is not None:
+            self._policies[run_policies.AVERAGE] = (run_policies.AVERAGE_PREFIX, average)
         self._log = log
 
     def act(self, step: int) -> None:
-        """Exports the policy, unless a signal cut its evaluation short, or it has been exported.
+        """Exports each policy, unless a signal cut its evaluation short, or it has been exported.
 
         A run that resumes from a checkpoint makes the same policies again, to the bit.
         """
         if signals.requested() is not None:
             return
-        records = self._log.records
-        if step not in policy_versions.versions(self._last):
-            steps = {**self._done, self._log.stage: step}
-            origin = run_policies.origin(self._run, steps, records)
-            export.export_policy(self._policy, self._last, step, origin=origin)
-        if run_policies.best(records) == step and step not in policy_versions.versions(self._best):
-            source = os.path.join(self._last, str(step))
-            policy_versions.publish(self._best, step, functools.partial(shutil.copytree, source))
-        for directory in (self._last, self._best):
+        records, events = self._log.records, self._log.events
+        steps = {**self._done, self._log.stage: step}
+        for name, (prefix, policy) in self._policies.items():
+            directory = os.path.join(self._root_dir, name)
+            if step not in policy_versions.versions(directory):
+                origin = run_policies.origin(self._run, steps, records, events, prefix)
+                export.export_policy(policy, directory, step, origin=origin)
             policy_versions.prune(directory, self._keep)
+        last, best = (
+            os.path.join(self._root_dir, name) for name in (run_policies.LAST, run_policies.BEST)
+        )
+        if run_policies.best(records, events) == step and step not in policy_versions.versions(
+            best
+        ):
+            source = os.path.join(last, str(step))
+            policy_versions.publish(best, step, functools.partial(shutil.copytree, source))
+        policy_versions.prune(best, self._keep)
 
     at_start, at_completion = Trigger.at_step, act
 

@@ -59,7 +59,7 @@ def numbers(agent):
         name="toy",
         label="toy",
         create_agent=lambda *args: agent,
-        max_q=lambda agent, low, high: max(abs(low), abs(high)) / (1 - 0.9),
+        discounting=lambda agent: algorithm.Discounting(1.0, 0.0, 0.9),
         q_names=("q_data", "q_policy"),
         likely_causes=lambda agent: ["toy.weight is 0"],
     )
