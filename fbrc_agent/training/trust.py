@@ -51,7 +51,8 @@ class Trust:
             self._values = tf.function(lambda s, a: values(agent, s, a), autograph=False)
         discounting = algorithm.discounting and algorithm.discounting(agent)
         self._q_bound = discounting and _q_bound(offline, discounting)
-        self._data_mean = offline.description()["return_mean"]
+        returns = offline.episode_returns
+        self._data_mean = float(returns.mean()) if len(returns) else None
 
     def measure(self) -> dict[str, float]:
         """Returns means over start states, at the mode of the policy.
