@@ -199,16 +199,17 @@ def export(flags: argparse.Namespace) -> None:
 )
 def evaluate(flags: argparse.Namespace) -> None:
     """Runs an exported policy, of versions the newest, in a task's environment."""
-    from fbrc_agent.environments import gymnasium_environment
-    from fbrc_agent.environments.tasks import get_task
+    from fbrc_agent.environments import gymnasium_environment, tasks
     from fbrc_agent.evaluation import rollouts
     from fbrc_agent.policies import model_card, policy_versions, saved_policy
     from fbrc_agent.training import report
 
     policy = policy_versions.newest(flags.policy)
-    task = get_task(flags.task or model_card.read_task(policy))
+    named, references = model_card.read_task(policy)
+    task = tasks.get_task(flags.task) if flags.task else tasks.get_task(named, references)
     if task.environment is None:
-        raise InputError(f"--task {task.id}: there is no environment to evaluate it in.")
+        what = "The policy's card names no task" if task.id is None else f"Task {task.id}"
+        raise InputError(f"{what}: there is no environment to evaluate it in; give --task.")
     sizes = gymnasium_environment.sizes(task.environment)
     action_fn = saved_policy.load_action_fn(policy, *sizes)
     result = rollouts.evaluate(action_fn, task.environment, flags.episodes, flags.seed)

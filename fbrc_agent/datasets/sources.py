@@ -61,10 +61,11 @@ def _find_file(source: str) -> str:
     if os.sep in source or source.endswith((".hdf5", ".h5")):
         what = "is a directory" if os.path.isdir(source) else "there is no such file"
         raise InputError(f"{source}: {what}; the data source must be an HDF5 file.")
-    try:
-        task = tasks.get_task(source)
-    except InputError as error:
-        raise InputError(f"{source}: is neither a file nor a task ({error})") from error
+    task = tasks.find_task(source)
+    if task is None:
+        raise InputError(
+            f"{source}: is neither a file nor a D4RL task; {tasks.suggestion(source)}."
+        )
     return download.download(task)
 
 

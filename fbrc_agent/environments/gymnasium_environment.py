@@ -15,6 +15,7 @@ from tf_agents.environments import py_environment
 from tf_agents.specs import array_spec
 from tf_agents.trajectories import time_step as ts
 
+from fbrc_agent.environments import tasks
 from fbrc_agent.utils.errors import InputError
 
 
@@ -61,9 +62,11 @@ def make(environment_id: str) -> Any:
             # The checker would inspect every step and print its findings as warnings.
             environment = gymnasium.make(environment_id, disable_env_checker=True)
         except (gymnasium.error.Error, ImportError) as error:
-            reason = str(error).strip().rstrip(".")
+            reason = " ".join(str(error).split()).rstrip(".")
             raise InputError(
-                f"Gymnasium cannot make the environment '{environment_id}': {reason}."
+                f"Gymnasium cannot make the environment '{environment_id}': {reason}; one of "
+                "one's own is 'module:Id-v0', TASK=None evaluates nothing, or "
+                f"{tasks.suggestion(environment_id)}."
             ) from error
     for name in ("observation", "action"):
         space = getattr(environment, f"{name}_space")

@@ -1,7 +1,8 @@
 """Tasks: the environment to evaluate in, the address of the data, the reference scores.
 
-A task is named by a D4RL id (`hopper-medium-v2`) or, when there is no D4RL data behind it, by a
-Gymnasium id (`Hopper-v4`, `Pendulum-v1`). D4RL's addresses and scores are in d4rl_tasks.json.
+A task is named by a D4RL id (`hopper-medium-v2`), whose address and scores are in d4rl_tasks.json,
+or by the id of any environment that `gymnasium.make` takes. There may be no task at all: then
+nothing is evaluated.
 
 References:
   Fu et al., "D4RL: Datasets for Deep Data-Driven Reinforcement Learning", arXiv:2004.07219.
@@ -12,6 +13,7 @@ import difflib
 import functools
 import json
 import os
+from collections.abc import Sequence
 from typing import Any, Optional, Union
 
 import numpy as np
@@ -40,13 +42,13 @@ class Task:
     """What is known about a task.
 
     Attributes:
-      id: D4RL or Gymnasium id.
+      id: D4RL or Gymnasium id; None where there is no task.
       environment: Gymnasium id of the environment to evaluate in; None where there is none.
       data_url: Address of the HDF5 file; None for a task without D4RL data.
-      reference_scores: Raw returns of (a random policy, an expert); None where D4RL has none.
+      reference_scores: Raw returns of (a random policy, an expert); None where they are not known.
     """
 
-    id: str
+    id: Optional[str]
     environment: Optional[str]
     data_url: Optional[str]
     reference_scores: Optional[tuple[float, float]]
@@ -65,36 +67,55 @@ class Task:
         """
         if self.reference_scores is None:
             raise InputError(
-                f"Task {self.id!r} has no reference scores in D4RL, so its returns cannot be "
-                "normalized; report raw returns."
+                f"Task {self.id!r} has no reference scores, so its returns cannot be normalized; "
+                "bind train.reference_scores = (random, expert), or report raw returns."
             )
         random_score, expert_score = self.reference_scores
         returns = np.asarray(returns, np.float64)
         return 100.0 * (returns - random_score) / (expert_score - random_score)
 
 
-def get_task(task_id: str) -> Task:
-    """Looks a task up by its D4RL id or Gymnasium id.
+def get_task(task_id: Optional[str], reference_scores: Optional[Sequence[float]] = None) -> Task:
+    """Returns the task of an id.
 
     Args:
-      task_id: For example 'hopper-medium-v2', 'Hopper-v4' or 'Pendulum-v1'.
+      task_id: For example 'hopper-medium-v2', 'Hopper-v4' or 'my_module:MyRobot-v0', or None.
+      reference_scores: Raw returns of (a random policy, an expert); by default what is known.
 
     Returns:
       The task. D4RL tasks other than hopper, halfcheetah and walker2d have data and (mostly)
-      reference scores, and None as environment.
+      reference scores, and None as environment. An id that is not known here is taken to be
+      Gymnasium's.
 
     Raises:
-      InputError: If the id is not known; the message lists the closest ones.
+      InputError: If the id is no text, or the references are not two numbers, the first smaller.
     """
+    if task_id is not None and (not isinstance(task_id, str) or not task_id):
+        raise InputError(f"The task is {task_id!r}; it must be an id such as 'Hopper-v4', or None.")
+    task = find_task(task_id) or Task(task_id, task_id, None, None)
+    if reference_scores is None:
+        return task
+    try:
+        random_score, expert_score = map(float, reference_scores)
+    except (TypeError, ValueError):
+        random_score = expert_score = 0.0
+    if not random_score < expert_score:
+        raise InputError(
+            f"train.reference_scores is {reference_scores!r}; it must be the returns of (a random "
+            "policy, an expert), two numbers, the first one smaller, or None."
+        )
+    return dataclasses.replace(task, reference_scores=(random_score, expert_score))
+
+
+def find_task(task_id: Optional[str]) -> Optional[Task]:
+    """Returns a task whose data or reference scores are known here, D4RL's for example, or None."""
     if task_id == "Pendulum-v1":
         return Task(task_id, task_id, None, _PENDULUM_REFERENCE_SCORES)
     d4rl = _d4rl_tasks()
     for robot, environment in _ENVIRONMENTS.items():
         if task_id == environment:
             return Task(task_id, environment, None, d4rl[f"{robot}-medium-v2"].reference_scores)
-    if task_id not in d4rl:
-        raise InputError(f"Task {task_id!r} is not known; {_suggestion(str(task_id))}.")
-    return d4rl[task_id]
+    return None if task_id is None else d4rl.get(task_id)
 
 
 @functools.cache
@@ -109,7 +130,8 @@ def _d4rl_tasks() -> dict[str, Task]:
     return tasks
 
 
-def _suggestion(task_id: str) -> str:
+def suggestion(task_id: str) -> str:
+    """Returns a phrase with the ids that are known here and closest to a text."""
     known = ["Pendulum-v1", *_ENVIRONMENTS.values()]
     by_lower: dict[str, str] = {name.lower(): name for name in [*known, *_d4rl_tasks()]}
     close = difflib.get_close_matches(task_id.lower(), by_lower, n=4)

@@ -17,6 +17,10 @@ from fbrc_agent.utils.errors import InputError
 ActionFn = Callable[[np.ndarray], Any]
 
 
+# An environment without a time limit may never end.
+_MOST_STEPS = 1_000_000
+
+
 @dataclasses.dataclass(frozen=True)
 class EvaluationResult:
     """Episodes of one evaluation.
@@ -61,7 +65,8 @@ def evaluate(
       The returns and lengths of the N episodes, in the order of their seeds.
 
     Raises:
-      InputError: If the environment cannot be made, or the actions are not finite or not [N, A].
+      InputError: If the environment cannot be made or does not end its episodes, or the actions are
+        not finite or not [N, A].
       signals.Interruption: If a signal asked for it.
     """
     checks.check_integer("num_episodes", num_episodes, low=1)
@@ -91,6 +96,11 @@ def _run(
         actions = np.asarray(action_fn(observations), np.float32)
         shape = (len(vector), *vector[0].action_spec().shape)
         _check_actions(actions, shape, running, lengths.max())
+        if lengths.max() >= _MOST_STEPS:
+            raise InputError(
+                f"An episode of {vector[0].gymnasium.spec.id} has not ended after {_MOST_STEPS} "
+                "steps; register the environment with max_episode_steps."
+            )
         for i in tuple(running):
             signals.check()
             time_step = vector[i].step(actions[i])

@@ -16,7 +16,6 @@ from tf_agents.specs import tensor_spec
 
 from fbrc_agent.policies import serving_requests
 from fbrc_agent.utils import atomic_files, json_files, provenance, tables
-from fbrc_agent.utils.errors import InputError
 
 _CARD = "policy.json"
 
@@ -28,7 +27,8 @@ def write(directory: str, name: str, policy: tf_policy.TFPolicy, origin: Mapping
     batch, and bounds (those of observations are the data's, nothing clips to them);
     `normalization`, None, since observations enter the network as they are; `signatures`, the names
     and shapes of inputs and outputs; `versions` and `git_revision` of what exported it; and the
-    entries of `origin`: for a policy of a run `algorithm` (what people call it), `task`, `seed`,
+    entries of `origin`: for a policy of a run `algorithm` (what people call it), `task` (None for
+    none) and its `reference_scores`, `seed`,
     `data` (source, SHA-256, counts, returns), `steps` of each stage by its name; `warning`,
     why this policy cannot be trusted, or None; and `scores`, each episode's return and length, or
     None if the policy at this step was not evaluated.
@@ -56,17 +56,11 @@ def write(directory: str, name: str, policy: tf_policy.TFPolicy, origin: Mapping
     atomic_files.write_text(os.path.join(directory, "README.md"), _page(card, signatures))
 
 
-def read_task(directory: str) -> str:
-    """Returns the task that the model card of a policy names.
-
-    Raises:
-      InputError: If there is no card, or it names no task.
-    """
+def read_task(directory: str) -> tuple[Optional[str], Optional[Sequence[float]]]:
+    """Returns task and reference scores that a policy's card names; None for what is not."""
     card = json_files.read_json(os.path.join(directory, _CARD))
-    task = card.get("task") if isinstance(card, dict) else None
-    if not isinstance(task, str):
-        raise InputError(f"No {_CARD} in {directory} names a task; give --task.")
-    return task
+    entries = card if isinstance(card, dict) else {}
+    return entries.get("task"), entries.get("reference_scores")
 
 
 def _describe(name: str, spec: tf.TensorSpec, limits: Sequence[Any]) -> dict[str, Any]:
@@ -118,8 +112,9 @@ def _origin_lines(card: Mapping[str, Any]) -> list[str]:
     lines = []
     if "algorithm" in card:
         steps = ", ".join(f"{count} updates of {stage}" for stage, count in card["steps"].items())
+        task = "" if card["task"] is None else f" for {card['task']}"
         lines.append(
-            f"A greedy policy for {card['task']}, trained offline by {card['algorithm']}: {steps}, "
+            f"A greedy policy{task}, trained offline by {card['algorithm']}: {steps}, "
             f"seed {card['seed']}."
         )
     if card.get("warning"):

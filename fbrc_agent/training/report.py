@@ -10,20 +10,25 @@ from fbrc_agent.utils.tables import number
 
 
 def table(result: dict[str, Any]) -> str:
-    """Returns the table of a run, from the content of its result.json: data first, then stages."""
-    task = get_task(result["task"])
+    """Returns the table of a run, from the content of its result.json: data first, then stages.
+
+    Without reference scores there is no column of normalized ones.
+    """
+    task = get_task(result["task"], result.get("reference_scores"))
     data = result["data"]
-    mean = data["return_mean"]
     rows = [
         ["", "return", "(sd)", "normalized", "updates/s"],
-        ["data", number(mean), _bracket(data["return_std"]), number(score(task, mean)), "-"],
+        ["data", *_scores({**data, "normalized_score": score(task, data["return_mean"])}), "-"],
     ]
     for stage in result["stages"].values():
         rows.append([stage["label"], *_scores(stage), number(stage["updates_per_second"])])
         if "average_return_mean" in stage:
             rows.append([f"{stage['label']}, average", *_scores(stage, "average_"), "-"])
+    if task.reference_scores is None:
+        rows = [[*row[:3], row[4]] for row in rows]
+    name = "" if task.id is None else f"{task.id}, "
     lines = [
-        f"{result['task']}, {data['source']}: {data['transitions']} transitions, "
+        f"{name}{data['source']}: {data['transitions']} transitions, "
         f"{data['episodes']} episodes, seed {result['seed']}",
         tables.table(rows, align="lr"),
         f"policy: {result['policy']}",
@@ -44,6 +49,8 @@ def evaluation_table(task: Task, result: EvaluationResult) -> str:
         rows.append([str(i), str(length), number(value), number(score(task, value))])
     mean = result.return_mean
     rows.append(["mean", f"{result.lengths.mean():.0f}", number(mean), number(score(task, mean))])
+    if task.reference_scores is None:
+        rows = [row[:3] for row in rows]
     return tables.table(rows, align="r")
 
 

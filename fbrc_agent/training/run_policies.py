@@ -135,6 +135,7 @@ def origin(
     evaluated = None if step is None else run_log.scores(records, step)
     return {
         "task": run["task"],
+        "reference_scores": run.get("reference_scores"),
         "seed": run["seed"],
         "algorithm": run["stages"][-1]["label"],
         "data": run["data"],

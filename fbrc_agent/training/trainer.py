@@ -15,8 +15,8 @@ On disk a run reads in the order in which it ran, with a directory for each stag
 """
 
 import os
-from collections.abc import Mapping
-from typing import Any, Optional
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional, Union
 
 import gin
 
@@ -31,13 +31,17 @@ from fbrc_agent.training import strategy as strategies
 from fbrc_agent.utils import atomic_files, checks, json_files, run_lock
 from fbrc_agent.utils.errors import InputError
 
+# Of run.json in result.json.
+_RESULT_ENTRIES = ("algorithm", "task", "reference_scores", "seed", "data")
+
 
 @gin.configurable
 def train(
     root_dir: str,
     algorithm: Algorithm = gin.REQUIRED,
-    task: str = gin.REQUIRED,
-    data: Optional[str] = None,
+    task: Optional[str] = None,
+    data: Union[str, OfflineData, None] = None,
+    reference_scores: Optional[Sequence[float]] = None,
     seed: int = 0,
     batch_size: int = 256,
     steps: int = gin.REQUIRED,
@@ -60,9 +64,11 @@ def train(
     Args:
       root_dir: Directory of the run; an interrupted run in it is resumed.
       algorithm: What to train; in gin, for example `@fbrc()`.
-      task: D4RL task id or Gymnasium id: environment and reference scores, and the data unless
-        `data` names it.
-      data: None, or what replaces the task's file: an HDF5 path, a D4RL id or 'embedded:NAME'.
+      task: D4RL task id, which names environment, reference scores and data; the id of any
+        environment that `gymnasium.make` takes; or None, to evaluate nothing.
+      data: The transitions, or `source` of `load_dataset`; None for the data of a D4RL task.
+      reference_scores: Raw returns of (a random policy, an expert), for the normalized score of an
+        environment of one's own.
       seed: Seed of weights, batches and samples.
       batch_size: Transitions per update, of all replicas together.
       steps: Updates of the algorithm.
@@ -96,13 +102,13 @@ def train(
         checks.check_integer(f"train.{name}", count, 0)
     checks.check_integer("train.checkpoints_to_keep", checkpoints_to_keep, 1)
     checks.check_integer("train.policies_to_keep", policies_to_keep, 1)
-    environment_task = tasks.get_task(task)
+    environment_task = tasks.get_task(task, reference_scores)
     distribution = strategies.create_strategy(strategy, logical_cpus)
     chief_dir, root_dir = root_dir, strategies.own_directory(distribution, root_dir)
     pretrained, pretraining_steps = pretrained or {}, pretraining_steps or {}
     _check_pretrained(algorithm, pretrained)
     updates = _check_updates(algorithm, root_dir, steps, pretraining_steps, pretrained)
-    offline = sources.load_dataset(data or task)
+    offline = _load(data, task)
     batches.check_batches(offline, batch_size, seed, num_replicas=distribution.num_replicas_in_sync)
     if num_eval_episodes > 0:
         _check_sizes(environment_task, offline)
@@ -118,6 +124,7 @@ def train(
             "algorithm": algorithm.name,
             "stages": [part.description() for part in algorithm.stages],
             "task": task,
+            "reference_scores": environment_task.reference_scores,
             "seed": seed,
             "batch_size": batch_size,
             "data": described,
@@ -159,7 +166,7 @@ def train(
         run_directory.write_operative_config(root_dir)
         last_step = results[algorithm.name]["steps"]
         result = {
-            **{name: run.description[name] for name in ("algorithm", "task", "seed", "data")},
+            **{name: run.description[name] for name in _RESULT_ENTRIES},
             "stages": {part.name: results[part.name] for part in algorithm.stages},
             **run_policies.paths(root_dir, algorithm.name, last_step),
         }
@@ -223,6 +230,16 @@ def _check_dictionary(name: str, value: Any) -> None:
         raise InputError(
             f"train.{name} is {value!r}; it must be a dictionary by names of algorithms, or None."
         )
+
+
+def _load(data: Union[str, OfflineData, None], task: Optional[str]) -> OfflineData:
+    if isinstance(data, OfflineData):
+        return data
+    if data is None and task is None:
+        raise InputError(
+            "train.data is None and train.task is None; give the data, such as DATA='mine.hdf5'."
+        )
+    return sources.load_dataset(task if data is None else data)
 
 
 def _check_sizes(task: tasks.Task, offline: OfflineData) -> None:

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from fbrc_agent.environments import tasks
+from fbrc_agent.environments import gymnasium_environment, tasks
 from fbrc_agent.utils.errors import InputError
 from tests.helpers import d4rl_table
 
@@ -57,6 +57,34 @@ def test_pendulum_has_its_own_scores():
     assert random_score < expert_score < 0
 
 
+@pytest.mark.parametrize("task_id", ["MyRobot-v0", "my_module:MyRobot-v0", "hoper-medium-v2"])
+def test_any_other_id_is_gymnasiums(task_id):
+    assert tasks.get_task(task_id) == tasks.Task(task_id, task_id, None, None)
+    assert tasks.find_task(task_id) is None
+
+
+def test_no_task_has_nothing_to_evaluate_in():
+    assert tasks.get_task(None) == tasks.Task(None, None, None, None)
+
+
+def test_references_of_ones_own_are_used():
+    task = tasks.get_task("MyRobot-v0", reference_scores=(-10, 30.0))
+    assert task.normalized_score(10.0) == 50.0
+    assert tasks.get_task("Hopper-v4", (0, 1)).reference_scores == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("references", [(1.0, 1.0), (2, 1), (1,), "ab", 3, (0.0, float("nan"))])
+def test_bad_references_are_refused(references):
+    with pytest.raises(InputError, match="reference_scores is .*two numbers, the first one sm"):
+        tasks.get_task("Hopper-v4", references)
+
+
+@pytest.mark.parametrize("task_id", ["", 3, ["Hopper-v4"]])
+def test_task_that_is_no_id_is_refused(task_id):
+    with pytest.raises(InputError, match="The task is .*; it must be an id such as 'Hopper-v4'"):
+        tasks.get_task(task_id)
+
+
 @pytest.mark.parametrize(
     "task_id, suggestion",
     [
@@ -65,9 +93,9 @@ def test_pendulum_has_its_own_scores():
         ("zzz", "Pendulum-v1"),
     ],
 )
-def test_unknown_task_is_named_with_a_suggestion(task_id, suggestion):
-    with pytest.raises(InputError, match=f"'{task_id}'.*{suggestion}"):
-        tasks.get_task(task_id)
+def test_environment_that_cannot_be_made_is_named_with_a_suggestion(task_id, suggestion):
+    with pytest.raises(InputError, match=f"'{task_id}'.*TASK=None.*{suggestion}"):
+        gymnasium_environment.make(task_id)
 
 
 def test_table_is_that_of_the_installed_d4rl():
