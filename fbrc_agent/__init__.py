@@ -34,6 +34,7 @@ _HOME = {
     "make_tf_dataset": "datasets.batches",
     "policy_action_fn": "evaluation.rollouts",
     "save_d4rl_hdf5": "datasets.hdf5",
+    "train": "training.one_call",
 }
 
 __all__ = sorted(_HOME)

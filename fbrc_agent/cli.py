@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-import logging
 import os
 import signal
 import sys
@@ -11,50 +10,9 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Callable, NoReturn, Optional
 
+from fbrc_agent.training import configuration
 from fbrc_agent.utils import json_files, os_errors, signals
 from fbrc_agent.utils.errors import InputError, NotFiniteError
-
-_PACKAGE = os.path.dirname(os.path.abspath(__file__))
-
-
-def _parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
-    """Parses gin files and bindings; a mistake in them is an `InputError`.
-
-    What the files import is looked for in the working directory and beside them too, so that an
-    algorithm of one's own need not be installed.
-    """
-    import gin
-
-    # gin/ is in a clone of the repository, or where pip puts it.
-    for parent in (os.path.dirname(_PACKAGE), os.path.join(sys.prefix, "share", "fbrc_agent")):
-        gin.add_config_file_search_path(os.path.join(parent, "gin"))
-    for directory in [os.getcwd(), *(os.path.dirname(os.path.abspath(file)) for file in files)]:
-        if directory not in sys.path:
-            sys.path.append(directory)  # Last: it hides no installed module.
-    # gin logs an error for every place where a file is not, also if it is in a later one; where it
-    # finds none it raises.
-    logging.disable(logging.ERROR)
-    source = f"gin configuration ({', '.join(files)})" if files else "--gin_bindings"
-    try:
-        gin.parse_config_files_and_bindings(list(files), list(bindings))
-    except RecursionError as error:
-        raise InputError(f"{source}: a file or macro includes itself.") from error
-    except (OSError, ValueError, SyntaxError, TypeError, ImportError) as error:
-        raise InputError(f"{source}: {_gin_reason(error, bindings)}.") from error
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-def _gin_reason(error: Exception, bindings: Sequence[str]) -> str:
-    if not isinstance(error, SyntaxError):
-        # Of a missing macro gin shows the configuration, below the first line.
-        return str(os_errors.original(error)).split("\n")[0].rstrip(" .:")
-    line = error.lineno or 0
-    if error.filename:
-        return f"{error.msg.rstrip('.')} in {error.filename}, line {line}"
-    # gin takes the bindings as lines of one text, and knows the text of few mistakes.
-    text = bindings[line - 1] if 0 < line <= len(bindings) else error.text
-    return f"{error.msg.rstrip('.')} in the binding '{text}'"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -158,17 +116,33 @@ def _set_up_libraries() -> None:
 
 
 @_command(
+    _flag("--algorithm", type=_path, help="what to train, e.g. fbrc, which is gin/fbrc.gin"),
+    _flag("--task", help="D4RL task id or Gymnasium id; none: nothing is evaluated"),
+    _flag("--data", help="file of transitions, D4RL task id or embedded:NAME; default the task's"),
+    _flag("--steps", type=int, help="updates of the algorithm"),
+    _flag("--seed", type=int, help="seed of weights, batches and samples"),
     _flag("--root_dir", type=_path, help="directory of the run; default runs/<gin file>"),
     _flag("--strategy", help="none, mirrored or multi_worker: replicas that share the updates"),
     *_GIN_FLAGS,
 )
 def train(flags: argparse.Namespace) -> None:
-    """Trains an algorithm on a fixed data set, evaluates, exports, and prints a table."""
+    """Trains an algorithm on a fixed data set, evaluates, exports, and prints a table.
+
+    Example: train --algorithm fbrc --task hopper-medium-v2 --data mine.hdf5 --steps 200000.
+    Without --algorithm and --gin_file it is the quick start, gin/quickstart.gin. Bindings that
+    matter most: STEPS, BEHAVIOR_STEPS, BATCH_SIZE, EVAL_INTERVAL, NUM_EVAL_EPISODES.
+    """
     from fbrc_agent.training import report, trainer
 
-    files = flags.gin_file or ["quickstart.gin"]
-    strategy = [] if flags.strategy is None else [f"train.strategy = {flags.strategy!r}"]
-    _parse_gin(files, [*flags.gin_bindings, *strategy])
+    algorithm = [] if flags.algorithm is None else [f"{flags.algorithm}.gin"]
+    files = [*algorithm, *flags.gin_file] or ["quickstart.gin"]
+    bindings = [
+        *flags.gin_bindings,
+        *configuration.common(flags.task, flags.data, flags.steps, flags.seed),
+    ]
+    if flags.strategy is not None:
+        bindings.append(f"train.strategy = {flags.strategy!r}")
+    configuration.parse(files, bindings)
     stem = os.path.splitext(os.path.basename(files[-1]))[0]
     print(report.table(trainer.train(flags.root_dir or os.path.join("runs", stem))))
 
@@ -185,7 +159,7 @@ def export(flags: argparse.Namespace) -> None:
     from fbrc_agent.training import run_directory, run_policies, trainer
 
     run_directory.read_identity(flags.root_dir)
-    _parse_gin([os.path.join(flags.root_dir, "operative_config.gin")], [])
+    configuration.parse([os.path.join(flags.root_dir, "operative_config.gin")], [])
     algorithm = trainer.configured_algorithm()
     options = (flags.version, flags.format, flags.with_value)
     print(run_policies.export_run(flags.root_dir, flags.output, algorithm, *options))
@@ -226,7 +200,7 @@ def collect(flags: argparse.Namespace) -> None:
 
     if not flags.gin_file:
         raise InputError("--gin_file is needed, for example collect/pendulum.gin.")
-    _parse_gin(flags.gin_file, flags.gin_bindings)
+    configuration.parse(flags.gin_file, flags.gin_bindings)
     collector.collect(output=flags.output)
 
 
@@ -255,7 +229,7 @@ def benchmark(flags: argparse.Namespace) -> None:
     bench.check_flags(flags.output, flags.rounds)
     rows = bench.select_rows(flags.only, flags.serving)
     sizes = bench.QUICK_SIZES if flags.quick else bench.SIZES
-    _parse_gin(["fbrc.gin"], sizes.bindings)
+    configuration.parse(["fbrc.gin"], sizes.bindings)
     rounds = flags.rounds or (bench.QUICK_ROUNDS if flags.quick else bench.ROUNDS)
     result = bench.run(rows, sizes, rounds)
     json_files.write_json(flags.output, result)
@@ -273,7 +247,7 @@ def reproduce(flags: argparse.Namespace) -> None:
     from fbrc_agent import experiments
 
     experiment = experiments.get(flags.name)
-    _parse_gin([], flags.gin_bindings)
+    configuration.parse([], flags.gin_bindings)
     root_dir = flags.root_dir or os.path.join("runs", "reproduce", flags.name)
     print(experiments.run(experiment, root_dir, flags.quick, sys.argv[1:]))
 

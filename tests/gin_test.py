@@ -12,12 +12,11 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 
 import fbrc_agent
-from fbrc_agent import cli
 from fbrc_agent.agents import behavior as behavior_agent
 from fbrc_agent.agents import fbrc as fbrc_agents
 from fbrc_agent.experiments import collect
 from fbrc_agent.networks import behavior_network
-from fbrc_agent.training import trainer
+from fbrc_agent.training import configuration, trainer
 from tests.helpers import tiny_runs
 
 GIN = tiny_runs.ROOT / "gin"
@@ -55,7 +54,7 @@ def learning_rate(optimizer, step=0):
 
 
 # Records, exceptions and data hold values; there is nothing to configure.
-NOT_CONFIGURABLE = {"FbrcLossInfo", "InputError", "OfflineData", "save_d4rl_hdf5"}
+NOT_CONFIGURABLE = {"FbrcLossInfo", "InputError", "OfflineData", "save_d4rl_hdf5", "train"}
 
 
 @pytest.mark.parametrize("name", sorted(set(fbrc_agent.__all__) - NOT_CONFIGURABLE))
@@ -69,9 +68,9 @@ def test_public_name_is_configurable_under_its_own_name(name):
 def test_file_imports_what_it_binds(path):
     """In a process that has imported nothing of this package but the command line."""
     code = (
-        "import sys; from fbrc_agent import cli; "
+        "import sys; from fbrc_agent.training import configuration; "
         "assert not any(name.startswith('fbrc_agent.agents') for name in sys.modules); "
-        "cli._parse_gin([sys.argv[1]], [])"
+        "configuration.parse([sys.argv[1]], [])"
     )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, str(path)],
@@ -91,34 +90,38 @@ def test_these_are_all_files():
 
 @pytest.mark.parametrize("name", TRAINING)
 def test_training_file_gives_all_arguments_of_train(name):
-    cli._parse_gin([name], [])
+    configuration.parse([name], [])
     assert {"algorithm", "task", "steps"} <= set(gin.get_bindings(trainer.train))
     assert trainer.configured_algorithm().name == ("behavior" if "behavior" in name else "fbrc")
 
 
 @pytest.mark.parametrize("name", COLLECTING)
 def test_collecting_file_gives_all_arguments_of_collect(name):
-    cli._parse_gin([name], [])
+    configuration.parse([name], [])
     assert {"task", "level", "seed"} <= set(gin.get_bindings(collect.collect))
 
 
 @pytest.mark.parametrize("name", TRAINING)
 def test_behavior_agent_has_the_stated_values(name):
-    cli._parse_gin([name], [])
+    configuration.parse([name], [])
     behavior = make_behavior()
     agent = behavior_agent.BehaviorAgent(*make_specs(), behavior)
     # Per action dimension 5 components with a weight, a location and a scale each.
     assert layer_sizes(behavior) == [256, 256, 3 * 5 * NUM_ACTIONS]
     assert agent._target_entropy == -NUM_ACTIONS
     for optimizer in (agent._optimizer, agent._alpha_optimizer):
-        rates = [learning_rate(optimizer, s) for s in (0, 800_000, 800_001, 900_000, 900_001)]
+        total = gin.query_parameter("%BEHAVIOR_STEPS")
+        total = gin.query_parameter("%STEPS") if not isinstance(total, int) else total
+        first, second = round(0.8 * total), round(0.9 * total)
+        steps = (0, first, first + 1, second, second + 1)
+        rates = [learning_rate(optimizer, step) for step in steps]
         assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5])
     assert agent._optimizer is not agent._alpha_optimizer
 
 
 @pytest.mark.parametrize("name", TRAINING)
 def test_fbrc_agent_has_the_stated_values(name):
-    cli._parse_gin([name], [])
+    configuration.parse([name], [])
     agent = fbrc_agents.create_fbrc_agent(*make_specs(), 0, {"behavior": make_behavior()})
     assert agent._gamma == 0.99
     assert agent._critic_loss_weight == 1.0
@@ -137,7 +140,7 @@ def test_fbrc_agent_has_the_stated_values(name):
 
 
 def test_targets_move_by_tau_at_every_step():
-    cli._parse_gin(["fbrc.gin"], [])
+    configuration.parse(["fbrc.gin"], [])
     agent = fbrc_agents.create_fbrc_agent(*make_specs(), 0, {"behavior": make_behavior()})
     agent.initialize()
     source = agent._critic_network_1.trainable_variables[0]
@@ -149,10 +152,10 @@ def test_targets_move_by_tau_at_every_step():
 
 
 def test_full_setting_has_the_papers_sizes():
-    cli._parse_gin(["fbrc.gin"], [])
-    macros = ("TASK", "DATA", "BATCH_SIZE", "BEHAVIOR_STEPS", "STEPS")
-    values = [gin.query_parameter(f"%{macro}") for macro in macros]
-    assert values == ["hopper-medium-v2", None, 256, 1_000_000, 1_000_000]
+    configuration.parse(["fbrc.gin"], [])
+    values = [gin.query_parameter(f"%{macro}") for macro in ("TASK", "DATA", "BATCH_SIZE", "STEPS")]
+    assert values == [None, None, 256, 1_000_000]
+    assert gin.get_bindings(trainer.train)["pretraining_steps"] == {"behavior": 1_000_000}
 
 
 @pytest.mark.parametrize(
@@ -163,7 +166,7 @@ def test_full_setting_has_the_papers_sizes():
     ],
 )
 def test_shortened_setting_overrides_the_full_one(name, task, data):
-    cli._parse_gin([name], [])
+    configuration.parse([name], [])
     assert [gin.query_parameter(f"%{macro}") for macro in ("TASK", "DATA")] == [task, data]
     assert gin.query_parameter("%STEPS") < 1_000_000
     assert gin.query_parameter("FbrcAgent.reward_bonus") == 5.0

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from fbrc_agent.datasets import batches, sources
 from fbrc_agent.networks import saved_network
-from fbrc_agent.training import agents, checkpoints, run_directory, run_log, trainer
+from fbrc_agent.training import agents, checkpoints, configuration, run_directory, run_log, trainer
 from tests.helpers import tiny_runs
 
 _OBSERVATIONS = np.random.default_rng(0).uniform(-1.0, 1.0, [50, 3]).astype(np.float32)
@@ -149,7 +149,7 @@ def _check_export(complete, directory):
     """The export of a process that has only the run's directory acts like the agent's mode."""
     output, given, acted = (directory / name for name in ("model", "given.npy", "acted.npy"))
     np.save(given, _OBSERVATIONS)
-    environment = {**os.environ, "PYTHONPATH": str(tiny_runs.ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = tiny_runs.environment()
     for command in (
         ["-m", "fbrc_agent.cli", "export", "--root_dir", complete, "--output", output],
         ["-c", _SERVE, output / "1", given, acted],
@@ -170,11 +170,9 @@ def _with_configuration(root_dir, function):
     """Calls a function with the gin configuration of a run."""
     import gin
 
-    from fbrc_agent import cli
-
     gin.clear_config()
     try:
-        cli._parse_gin([str(root_dir / "operative_config.gin")], [])
+        configuration.parse([str(root_dir / "operative_config.gin")], [])
         return function()
     finally:
         gin.clear_config()

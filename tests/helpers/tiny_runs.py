@@ -1,6 +1,7 @@
 """Runs of seconds: a few hundred random transitions of Pendulum-v1 and small networks."""
 
 import json
+import os
 import pathlib
 import sys
 
@@ -14,7 +15,7 @@ from fbrc_agent.environments import gymnasium_environment
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 NUM_EPISODES, EPISODE_STEPS = 3, 200
 
-_NETWORKS = [
+NETWORKS = [
     "MixtureBehaviorNetwork.fc_layer_params = (16,)",
     "create_offset_network.fc_layer_params = (16, 16)",
     "create_actor_network.fc_layer_params = (16, 16)",
@@ -54,7 +55,7 @@ def write_pendulum(path, seed=0):
 def train_arguments(root_dir, data, gin_file="fbrc.gin", bindings=(), **sizes):
     """Returns the arguments of the command `train`."""
     values = {**SIZES, "DATA": str(data), **sizes}
-    lines = [f"{name} = {value!r}" for name, value in values.items()] + _NETWORKS + list(bindings)
+    lines = [f"{name} = {value!r}" for name, value in values.items()] + NETWORKS + list(bindings)
     return [
         *("train", "--root_dir", str(root_dir), "--gin_file", str(gin_file)),
         *("--gin_bindings", *lines),
@@ -75,6 +76,11 @@ def run_command(*arguments):
 def train(root_dir, data, **options):
     """Runs the command `train`; returns its exit code."""
     return run_command(*train_arguments(root_dir, data, **options))
+
+
+def environment():
+    """Returns the environment of a process that finds this package from any directory."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def read_lines(root_dir):
