@@ -33,10 +33,15 @@ def table(result: dict[str, Any]) -> str:
         tables.table(rows, align="lr"),
         f"policy: {result['policy']}",
     ]
+    if task.id is not None and task.environment is None:
+        lines.append(
+            f"not evaluated: no environment here is known to be that of {task.id}; give --task the "
+            "id of one of your own, with --data for the data."
+        )
     warning = trust.sentence(list(result["stages"].values())[-1].get("doubts", []))
     if warning is not None:
         lines.append(f"warning: {warning}")
-    for name, entry in (("best:   ", "best_policy"), ("average:", "average_policy")):
+    for name, entry in (("best:  ", "best_policy"), ("average:", "average_policy")):
         if result.get(entry):
             lines.append(f"{name} {result[entry]}")
     return "\n".join(lines)

@@ -85,8 +85,37 @@ def test_evaluation_table_has_a_row_for_each_episode_and_the_mean():
     ]
 
 
-def test_evaluation_table_without_reference_scores_shows_dashes():
+def test_evaluation_table_without_reference_scores_has_no_normalized_ones():
     episodes = rollouts.EvaluationResult(np.array([10.0]), np.array([5]))
     task = Task("x", "Hopper-v4", None, reference_scores=None)
     lines = report.evaluation_table(task, episodes).split("\n")
-    assert lines[1].split() == ["0", "5", "10.0", "-"]
+    assert lines[1].split() == ["0", "5", "10.0"]
+
+
+def test_table_says_why_a_task_is_not_evaluated():
+    nothing = stage("F-BRC", mean=None, deviation=None, score=None)
+    text = report.table(result("maze2d-umaze-v1", fbrc=nothing))
+    assert "not evaluated: no environment here is known to be that of maze2d-umaze-v1" in text
+
+
+def test_table_without_references_has_no_normalized_scores():
+    text = report.table(result("my_module:MyRobot-v0", fbrc=stage("F-BRC", score=None)))
+    assert "normalized" not in text and "not evaluated" not in text
+    assert text.split("\n")[4].split() == ["F-BRC", "-400.0", "(30.0)", "123.5"]
+
+
+def test_table_warns_of_a_policy_that_cannot_be_trusted_and_shows_the_average():
+    doubts = [{"reason": "value", "value": 1248.0, "bound": 962.0}]
+    scores = {
+        "average_return_mean": 1.0,
+        "average_return_std": 2.0,
+        "average_normalized_score": 3.0,
+    }
+    text = report.table(result(fbrc={**stage("F-BRC"), "doubts": doubts, **scores}))
+    assert ["F-BRC,", "average", "1.0", "(2.0)", "3.0", "-"] in [
+        s.split() for s in text.split("\n")
+    ]
+    assert (
+        "warning: the policy cannot be trusted: its values where episodes begin (1248) are beyond "
+        "the largest return that the data supports (962)." in text
+    )
