@@ -35,6 +35,8 @@ class OfflineData:
       action_minimum: [A].
       action_maximum: [A].
       source: The path, task id or `embedded:NAME` that the data was loaded from.
+      observation_mean, observation_scale: [S]; observations were (s - mean) / scale made of raw
+        ones, None if they are raw (see `preprocess`).
     """
 
     observations: np.ndarray
@@ -47,6 +49,8 @@ class OfflineData:
     action_minimum: np.ndarray
     action_maximum: np.ndarray
     source: str
+    observation_mean: Optional[np.ndarray] = None
+    observation_scale: Optional[np.ndarray] = None
 
     def __post_init__(self) -> None:
         self.episode_starts.flags.writeable = False
@@ -157,8 +161,17 @@ class OfflineData:
         return digest.hexdigest()
 
     def description(self) -> dict[str, Any]:
-        """Returns what run.json, result.json and model cards say of the data, as JSON takes it."""
+        """Returns what run.json, result.json and model cards say of the data, as JSON takes it.
+
+        Ranges are those of raw observations.
+        """
         returns = self.episode_returns
+        low, high = self.observations.min(axis=0), self.observations.max(axis=0)
+        normalization = None
+        if self.observation_mean is not None and self.observation_scale is not None:
+            mean, scale = self.observation_mean, self.observation_scale
+            low, high = low * scale + mean, high * scale + mean
+            normalization = {"mean": mean.tolist(), "scale": scale.tolist()}
         return {
             "source": self.source,
             "checksum": self.checksum,
@@ -167,8 +180,9 @@ class OfflineData:
             "return_mean": float(returns.mean()) if len(returns) else None,
             "return_std": float(returns.std()) if len(returns) else None,
             "observation_size": int(self.observations.shape[1]),
-            "observation_minimum": self.observations.min(axis=0).tolist(),
-            "observation_maximum": self.observations.max(axis=0).tolist(),
+            "observation_minimum": low.tolist(),
+            "observation_maximum": high.tolist(),
+            "normalization": normalization,
             "action_size": int(self.actions.shape[1]),
             "action_minimum": self.action_minimum.tolist(),
             "action_maximum": self.action_maximum.tolist(),

@@ -18,6 +18,10 @@ from fbrc_agent.policies import serving_requests
 from fbrc_agent.utils import atomic_files, json_files, provenance, tables
 
 _CARD = "policy.json"
+_NORMALIZATION_SENTENCES = (
+    "Observations enter the network as they are: no normalization, no clipping.",
+    "The model takes raw observations and normalizes them itself.",
+)
 
 
 def write(directory: str, name: str, policy: tf_policy.TFPolicy, origin: Mapping[str, Any]) -> None:
@@ -25,13 +29,13 @@ def write(directory: str, name: str, policy: tf_policy.TFPolicy, origin: Mapping
 
     policy.json holds `name`; `observation` and `action`, each with name, dtype, shape without the
     batch, and bounds (those of observations are the data's, nothing clips to them);
-    `normalization`, None, since observations enter the network as they are; `signatures`, the names
-    and shapes of inputs and outputs; `versions` and `git_revision` of what exported it; and the
-    entries of `origin`: for a policy of a run `algorithm` (what people call it), `task` (None for
-    none) and its `reference_scores`, `seed`,
-    `data` (source, SHA-256, counts, returns), `steps` of each stage by its name; `warning`,
-    why this policy cannot be trusted, or None; and `scores`, each episode's return and length, or
-    None if the policy at this step was not evaluated.
+    `normalization`, None where observations enter the network as they are, else the mean and the
+    scale that the model itself subtracts and divides by; `signatures`, the names and shapes of
+    inputs and outputs; `versions` and `git_revision` of what exported it; and the entries of
+    `origin`: for a policy of a run `algorithm` (what people call it), `task` (None for none), its
+    `reference_scores`, `seed`, `data` (source, SHA-256, counts, returns), `steps` of each stage by
+    its name; `warning`, why this policy cannot be trusted, or None; and `scores`, each episode's
+    return and length, or None if the policy at this step was not evaluated.
 
     Args:
       directory: The SavedModel.
@@ -47,7 +51,7 @@ def write(directory: str, name: str, policy: tf_policy.TFPolicy, origin: Mapping
         **origin,
         "observation": _describe("observation", policy.time_step_spec.observation, data_range),
         "action": _describe("action", policy.action_spec, _bounds(policy.action_spec)),
-        "normalization": None,
+        "normalization": data.get("normalization"),
         "signatures": _describe_signatures(signatures),
         "versions": provenance.versions(),
         "git_revision": provenance.git_revision(),
@@ -99,8 +103,8 @@ def _page(card: Mapping[str, Any], signatures: Mapping[str, Any]) -> str:
 {origin}
 {_signature_table(card["signatures"])}
 
-Observations enter the network as they are: no normalization, no clipping. A row with a NaN or an
-infinity gives a row of NaN. Actions are between
+{_NORMALIZATION_SENTENCES[card["normalization"] is not None]}
+A row with a NaN or an infinity gives a row of NaN. Actions are between
 {card["action"]["minimum"]} and {card["action"]["maximum"]}.{_range_sentence(card)}
 {_examples(card, signatures)}
 Exported with {versions}; revision {card["git_revision"] or "not known"}. All of this is in

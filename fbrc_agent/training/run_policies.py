@@ -8,14 +8,17 @@ Versions are numbers of updates, so that a server which watches one of the two a
 newest, or the best.
 """
 
-import functools
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, Callable, Optional
+
+import tensorflow as tf
+from tf_agents.agents import tf_agent
+from tf_agents.policies import tf_policy
 
 from fbrc_agent.agents.algorithm import Algorithm
 from fbrc_agent.networks import saved_network
-from fbrc_agent.policies import export
+from fbrc_agent.policies import export, raw_observations
 from fbrc_agent.training import agents, checkpoints, run_directory, run_log, trust
 from fbrc_agent.utils import json_files
 from fbrc_agent.utils.errors import InputError
@@ -25,10 +28,30 @@ BEST = os.path.join("policies", "best")
 AVERAGE = os.path.join("policies", "average")
 # Of the names of the average's scores in metrics.jsonl and result.json.
 AVERAGE_PREFIX = "average_"
+DIRECTORIES = {"": LAST, AVERAGE_PREFIX: AVERAGE}
 
 FORMATS = ("serving", "tf_agents")
 
 _SCORES = ("return_mean", "return_std", "normalized_score", "returns", "lengths")
+
+
+def of_agent(
+    algorithm: Algorithm, agent: tf_agent.TFAgent, data: Mapping[str, Any]
+) -> dict[str, tf_policy.TFPolicy]:
+    """Returns an agent's policies over raw observations, by the prefix of their scores.
+
+    Args:
+      algorithm: The algorithm.
+      agent: Its agent.
+      data: The description of the data that it is trained on.
+    """
+    policies = {"": agent.policy, AVERAGE_PREFIX: algorithm.averaged(agent)}
+    normalization = data.get("normalization")
+    return {
+        prefix: raw_observations.over_raw(policy, normalization)
+        for prefix, policy in policies.items()
+        if policy is not None
+    }
 
 
 def paths(root_dir: str, stage: str, step: int) -> dict[str, Any]:
@@ -117,10 +140,23 @@ def export_run(
     records, events = run_log.read_metrics(root_dir, algorithm.name), run_log.read_events(root_dir)
     events = [event for event in events if event["stage"] == algorithm.name]
     source = origin(run, steps, records, events)
+    policy = of_agent(algorithm, agent, run["data"])[""]
     if policy_format == "tf_agents":
-        return export.export_tf_agents_policy(agent.policy, output, version, source)
-    value_fn = None if values is None else functools.partial(values, agent)
-    return export.export_policy(agent.policy, output, version, value_fn, source)
+        return export.export_tf_agents_policy(policy, output, version, source)
+    value_fn = None if values is None else _values_of_raw(values, agent, run["data"])
+    return export.export_policy(policy, output, version, value_fn, source)
+
+
+def _values_of_raw(
+    values: Callable[..., Any], agent: tf_agent.TFAgent, data: Mapping[str, Any]
+) -> export.ValueFn:
+    """Returns the values of raw observations and actions."""
+
+    def value_fn(observation: tf.Tensor, action: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        normalized = raw_observations.normalize(observation, data.get("normalization"))
+        return values(agent, normalized, action)
+
+    return value_fn
 
 
 def origin(

@@ -126,14 +126,17 @@ def run_stage(
         # Triggers act outside the scope of the strategy, where losses can only be taken by
         # replicas. Only the chief evaluates.
         episodes = run.num_eval_episodes if strategies.worker_index(run.strategy) == 0 else 0
+        policies = run_policies.of_agent(algorithm, agent, run.description["data"])
         actions: list[triggers.Trigger] = [
             numbers,
-            triggers.Evaluate(eval_interval or 0, algorithm, agent, run.task, episodes, log),
+            triggers.Evaluate(
+                eval_interval or 0, policies, algorithm.is_greedy, run.task, episodes, log
+            ),
         ]
         if eval_interval is not None:
             actions.append(triggers.Judge(eval_interval, measurement, log))
-            last, keep = (run.root_dir, algorithm, agent), run.policies_to_keep
-            actions.append(triggers.Export(eval_interval, *last, run.description, done, keep, log))
+            origin, keep = (run.root_dir, policies, run.description, done), run.policies_to_keep
+            actions.append(triggers.Export(eval_interval, *origin, keep, log))
         actions.append(triggers.SaveCheckpoint(run.checkpoint_interval, numerics, save))
         try:
             try:

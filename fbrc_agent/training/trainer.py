@@ -21,7 +21,7 @@ from typing import Any, Optional, Union
 import gin
 
 from fbrc_agent.agents.algorithm import Algorithm
-from fbrc_agent.datasets import batches, sources
+from fbrc_agent.datasets import batches, preprocessing, sources
 from fbrc_agent.datasets.offline_data import OfflineData
 from fbrc_agent.environments import gymnasium_environment, tasks
 from fbrc_agent.networks import saved_network
@@ -108,7 +108,7 @@ def train(
     pretrained, pretraining_steps = pretrained or {}, pretraining_steps or {}
     _check_pretrained(algorithm, pretrained)
     updates = _check_updates(algorithm, root_dir, steps, pretraining_steps, pretrained)
-    offline = _load(data, task)
+    offline = preprocessing.preprocess(_load(data, task))
     batches.check_batches(offline, batch_size, seed, num_replicas=distribution.num_replicas_in_sync)
     if num_eval_episodes > 0:
         _check_sizes(environment_task, offline)

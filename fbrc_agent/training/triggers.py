@@ -118,8 +118,8 @@ class Evaluate(Trigger):
     def __init__(
         self,
         interval: int,
-        algorithm: Algorithm,
-        agent: tf_agent.TFAgent,
+        policies: Mapping[str, tf_policy.TFPolicy],
+        is_greedy: bool,
         task: Task,
         num_episodes: int,
         log: StageLog,
@@ -128,18 +128,18 @@ class Evaluate(Trigger):
 
         Args:
           interval: Updates between evaluations; the last update of a stage is always evaluated.
-          algorithm: The algorithm, which decides between the mode of the policy and its samples.
-          agent: Its agent.
+          policies: As `run_policies.of_agent` returns them.
+          is_greedy: Whether the mode of the last policy is evaluated, not its samples.
           task: The task; one without environment cannot be evaluated.
           num_episodes: Episodes of an evaluation; 0 for none.
           log: The log.
         """
         super().__init__(interval)
-        self._is_greedy, self._policy = algorithm.is_greedy, agent.policy
-        self._greedy = {"": _greedy_action_fn(agent.policy)}
-        average = algorithm.averaged(agent)
-        if average is not None:
-            self._greedy[run_policies.AVERAGE_PREFIX] = _greedy_action_fn(average)
+        self._is_greedy, self._policy = is_greedy, policies[""]
+        self._greedy = {
+            prefix: rollouts.policy_action_fn(greedy_policy.GreedyPolicy(policy))
+            for prefix, policy in policies.items()
+        }
         self._task, self._num_episodes, self._log = task, num_episodes, log
 
     def at_start(self, step: int) -> None:
@@ -181,10 +181,6 @@ class Evaluate(Trigger):
         }
 
 
-def _greedy_action_fn(policy: tf_policy.TFPolicy) -> rollouts.ActionFn:
-    return rollouts.policy_action_fn(greedy_policy.GreedyPolicy(policy))
-
-
 class Judge(Trigger):
     """Writes an event for each reason not to trust the policy, at the steps of its evaluations."""
 
@@ -213,8 +209,7 @@ class Export(Trigger):
         self,
         interval: int,
         root_dir: str,
-        algorithm: Algorithm,
-        agent: tf_agent.TFAgent,
+        policies: Mapping[str, tf_policy.TFPolicy],
         run: Mapping[str, Any],
         done: Mapping[str, int],
         keep: int,
@@ -225,8 +220,7 @@ class Export(Trigger):
         Args:
           interval: Updates between exports; the last update of a stage is always exported.
           root_dir: Directory of the run.
-          algorithm: The algorithm.
-          agent: Its agent.
+          policies: As `run_policies.of_agent` returns them.
           run: The content of run.json.
           done: Updates of the stages before, by name.
           keep: How many policies stay, of the last, of the best and of the average.
@@ -234,11 +228,7 @@ class Export(Trigger):
         """
         super().__init__(interval)
         self._root_dir, self._run, self._done, self._keep = root_dir, run, done, keep
-        self._policies = {run_policies.LAST: ("", agent.policy)}
-        average = algorithm.averaged(agent)
-        if average is not None:
-            self._policies[run_policies.AVERAGE] = (run_policies.AVERAGE_PREFIX, average)
-        self._log = log
+        self._policies, self._log = policies, log
 
     def act(self, step: int) -> None:
         """Exports each policy, unless a signal cut its evaluation short, or it has been exported.
@@ -249,8 +239,8 @@ class Export(Trigger):
             return
         records, events = self._log.records, self._log.events
         steps = {**self._done, self._log.stage: step}
-        for name, (prefix, policy) in self._policies.items():
-            directory = os.path.join(self._root_dir, name)
+        for prefix, policy in self._policies.items():
+            directory = os.path.join(self._root_dir, run_policies.DIRECTORIES[prefix])
             if step not in policy_versions.versions(directory):
                 origin = run_policies.origin(self._run, steps, records, events, prefix)
                 export.export_policy(policy, directory, step, origin=origin)
