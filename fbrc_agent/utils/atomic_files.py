@@ -18,6 +18,17 @@ def temporary_name(path: str) -> str:
 
 
 @contextlib.contextmanager
+def named(path: str) -> Iterator[None]:
+    """Gives errors of the system that name no file, as those of a write to a full disk, `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = path
+        raise
+
+
+@contextlib.contextmanager
 def replacing(path: str) -> Iterator[str]:
     """Yields the `temporary_name` of a file that becomes `path` when the block ends.
 
@@ -31,9 +42,10 @@ def replacing(path: str) -> Iterator[str]:
         raise InputError(f"{path}: cannot be written (No such file or directory: {directory}).")
     temporary = temporary_name(path)
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
+        with named(path):
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         if os.path.exists(temporary):
@@ -46,7 +58,8 @@ def replacing_directory(path: str) -> Iterator[str]:
     temporary = temporary_name(path)
     os.makedirs(temporary)
     try:
-        yield temporary
+        with named(path):
+            yield temporary
         remove_directory(path)
         os.rename(temporary, path)
     finally:
