@@ -281,7 +281,7 @@ CASES = [
     (["collect", "--output", "{w}/x.hdf5"], "--gin_file is needed, for example collect/pendulum"),
     ([*_COLLECT, ""], "--output: is empty; it must be a path"),
     ([*_COLLECT, "{w}/good.hdf5"], r"'.*/good\.hdf5' exists already; name a new file"),
-    ([*_COLLECT, "{w}/none/x.hdf5"], r"/none/x\.hdf5' cannot be written: its directory is missing"),
+    ([*_COLLECT, "{w}/none/x.hdf5"], r"/none/x\.hdf5: cannot be written; it must be the name"),
     (["plot"], "required: root_dir"),
     (["plot", ""], "root_dir: is empty; it must be a path"),
     (["plot", "{w}/none"], r"/none holds no run: there is no .*/none/run\.json"),
