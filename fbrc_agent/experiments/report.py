@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from fbrc_agent.experiments import curves
+from fbrc_agent.experiments import figures
 from fbrc_agent.utils import atomic_files, json_files, provenance
 
 
@@ -46,7 +46,7 @@ class Report:
         files = [f"{self.name}.json", f"{self.name}.png", "README.md"]
         numbers, picture, page = (os.path.join(root_dir, file) for file in files)
         json_files.write_json(numbers, self.numbers)
-        curves.write_png(picture, self.figure)
+        figures.write_png(picture, self.figure)
         setting = "the quick setting" if "--quick" in arguments else "the full setting"
         if "--gin_bindings" in arguments:
             setting += ", with the values of the command in place"

@@ -12,7 +12,7 @@ import gin
 import numpy as np
 from matplotlib.figure import Figure
 
-from fbrc_agent.experiments import benchmark, curves, report
+from fbrc_agent.experiments import benchmark, figures, report
 from fbrc_agent.utils import checks, tables
 
 # Hours for 1M updates, on 8 cores of an AMD EPYC 7B12.
@@ -20,7 +20,7 @@ _PAPER_HOURS = {"behavior": 1.4, "fbrc": 6.2, "cql": 16.3}
 _UPDATES = 1_000_000
 _ROWS = ("fbrc_to_cql", "behavior_to_fbrc")
 _NAMES = {"behavior": "behavior policy", "fbrc": "F-BRC", "cql": "CQL"}
-_COLORS = {"behavior": curves.SKY, "fbrc": curves.BLUE, "cql": curves.ORANGE}
+_COLORS = {"behavior": figures.SKY, "fbrc": figures.BLUE, "cql": figures.ORANGE}
 # What makes a run of each method.
 _METHODS = {"behavior policy + F-BRC": ("behavior", "fbrc"), "CQL": ("cql",)}
 
@@ -116,7 +116,7 @@ def _text(numbers: dict[str, Any], digits: int) -> str:
 
 
 def _draw(numbers: dict[str, Any]) -> Figure:
-    figure = Figure(figsize=(11.0, 3.8), dpi=curves.DPI, layout="constrained")
+    figure = Figure(figsize=(11.0, 3.8), layout="constrained")
     ours = {name: entry["median"] for name, entry in numbers["hours"].items()}
     titles = {
         f"this machine ({numbers['machine']['cores']} cores): extrapolated": ours,
