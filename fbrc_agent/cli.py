@@ -84,6 +84,9 @@ _GIN_FLAGS = (
 )
 
 
+COMMANDS: dict[str, Callable[[], int]] = {}
+
+
 def _command(*flags: Any) -> Callable[[Callable[..., None]], Callable[[], int]]:
     """Makes a command of a function of its flags: it parses, runs, and returns the exit code.
 
@@ -119,6 +122,7 @@ def _command(*flags: Any) -> Callable[[Callable[..., None]], Callable[[], int]]:
                 print(f"{name}: {' '.join(sentence.split())}", file=sys.stderr)
                 return 3 if isinstance(error, NotFiniteError) else 2
 
+        COMMANDS[body.__name__] = command
         return command
 
     return decorate
@@ -272,12 +276,6 @@ def reproduce(flags: argparse.Namespace) -> None:
     report = experiment(root_dir, flags.quick)
     paths = report.write(root_dir, sys.argv[1:])
     print("\n".join([report.title, "", report.text.strip(), "", *paths]))
-
-
-COMMANDS = {
-    command.__name__: command
-    for command in (train, export, evaluate, collect, plot, benchmark, reproduce)
-}
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:

@@ -101,13 +101,12 @@ def product_flops(function: Callable[..., Any], *arguments: Any) -> int:
 
 
 def make_updates(sizes: Sizes, _: str, wanted: Sequence[str]) -> dict[str, Contender]:
-    """Returns agents' updates/s on one batch, and F-BRC's at the FLOP/s of large products."""
+    """Returns agents' updates/s on one batch; "gemm" is F-BRC's at the FLOP/s of large products."""
     data = synthetic_data(sizes, rows=sizes.batch_size)
     batch = next(iter(batches.make_tf_dataset(data, sizes.batch_size, seed=0)))[0]
     count = sizes.updates_per_call
     # All are made before any is warmed up: setting the seed of one drops the others' kernels.
-    names = dict.fromkeys("fbrc" if name == "gemm" else name for name in wanted)
-    agents = {name: make_agent(name, data) for name in names}
+    agents = {name: make_agent(name, data) for name in wanted if name != "gemm"}
     contenders = {}
     for name, agent in agents.items():
         agent.initialize()
@@ -120,7 +119,7 @@ def make_updates(sizes: Sizes, _: str, wanted: Sequence[str]) -> dict[str, Conte
         flops = product_flops(agents["fbrc"].train, batch)
         updates = len(factors) * 2 * sizes.gemm_size**3 / flops
         contenders["gemm"] = contender(products, sizes.seconds, updates)
-    return {name: contenders[name] for name in wanted}
+    return contenders
 
 
 def updates_in_one_call(agent: tf_agent.TFAgent, count: int) -> Callable[[Any], None]:
