@@ -1,6 +1,7 @@
 """The command line: a function for each command, with its flags, gin and one call."""
 
 import argparse
+import dataclasses
 import functools
 import logging
 import os
@@ -11,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Callable, NoReturn, Optional
 
-from fbrc_agent.utils import json_files, os_errors, signals
+from fbrc_agent.utils import os_errors, signals
 from fbrc_agent.utils.errors import InputError, NotFiniteError
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
@@ -83,6 +84,9 @@ _GIN_FLAGS = (
 )
 
 
+COMMANDS: dict[str, Callable[[], int]] = {}
+
+
 def _command(*flags: Any) -> Callable[[Callable[..., None]], Callable[[], int]]:
     """Makes a command of a function of its flags: it parses, runs, and returns the exit code.
 
@@ -118,6 +122,7 @@ def _command(*flags: Any) -> Callable[[Callable[..., None]], Callable[[], int]]:
                 print(f"{name}: {' '.join(sentence.split())}", file=sys.stderr)
                 return 3 if isinstance(error, NotFiniteError) else 2
 
+        COMMANDS[body.__name__] = command
         return command
 
     return decorate
@@ -130,16 +135,11 @@ def _sentence(error: Exception) -> Optional[str]:
     refused = os_errors.sentence(error)
     if refused is not None:
         return refused
-    if isinstance(error, RuntimeError) and _is_from_gin(error):
-        return f"gin configuration: {error}."
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    if isinstance(error, RuntimeError) and frame.f_globals["__name__"].startswith("gin."):
+        return f"gin configuration: {error}."  # Such as an argument that nothing gives.
     # ValueError is what a constructor refuses.
     return str(error) if isinstance(error, (ValueError, OSError)) else None
-
-
-def _is_from_gin(error: Exception) -> bool:
-    """Returns whether gin itself raised an error, as for an argument that nothing gives."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return str(frame.f_globals.get("__name__")).split(".")[0] == "gin"
 
 
 def _set_up_libraries() -> None:
@@ -251,14 +251,12 @@ def benchmark(flags: argparse.Namespace) -> None:
     """Measures speed and memory side by side with SAC and CQL, and prints a table."""
     from fbrc_agent.experiments import benchmark as bench
 
-    bench.check_flags(flags.output, flags.rounds)
     rows = bench.select_rows(flags.only, flags.serving)
     sizes = bench.QUICK_SIZES if flags.quick else bench.SIZES
+    if flags.rounds is not None:
+        sizes = dataclasses.replace(sizes, rounds=flags.rounds)
     _parse_gin(["fbrc.gin"], sizes.bindings)
-    rounds = flags.rounds or (bench.QUICK_ROUNDS if flags.quick else bench.ROUNDS)
-    result = bench.run(rows, sizes, rounds)
-    json_files.write_json(flags.output, result)
-    print(bench.table(result))
+    print(bench.table(bench.run(rows, sizes, flags.output)))
 
 
 @_command(
@@ -272,15 +270,12 @@ def reproduce(flags: argparse.Namespace) -> None:
     from fbrc_agent import experiments
 
     experiment = experiments.get(flags.name)
-    _parse_gin([], flags.gin_bindings)
+    _parse_gin(experiments.GIN_FILES.get(flags.name, []), flags.gin_bindings)
     root_dir = flags.root_dir or os.path.join("runs", "reproduce", flags.name)
-    print(experiments.run(experiment, root_dir, flags.quick, sys.argv[1:]))
-
-
-COMMANDS = {
-    command.__name__: command
-    for command in (train, export, evaluate, collect, plot, benchmark, reproduce)
-}
+    os.makedirs(root_dir, exist_ok=True)  # A directory that cannot be created fails at once.
+    report = experiment(root_dir, flags.quick)
+    paths = report.write(root_dir, sys.argv[1:])
+    print("\n".join([report.title, "", report.text.strip(), "", *paths]))
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:

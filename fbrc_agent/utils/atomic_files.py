@@ -17,6 +17,20 @@ def temporary_name(path: str) -> str:
     return f"{path}.{uuid.uuid4().hex[:8]}.{os.getpid()}.tmp"
 
 
+def check_path(path: str) -> None:
+    """Refuses a path at which no file can be written, before the work that makes the file.
+
+    Raises:
+      InputError: If it is a directory, or is in none that can be written.
+    """
+    directory = os.path.dirname(path) or "."
+    if os.path.isdir(path) or not os.path.isdir(directory) or not os.access(directory, os.W_OK):
+        raise InputError(
+            f"{path}: cannot be written; it must be the name of a file in a directory that is "
+            "there and can be written."
+        )
+
+
 @contextlib.contextmanager
 def named(path: str) -> Iterator[None]:
     """Gives errors of the system that name no file, as those of a write to a full disk, `path`."""
