@@ -1,6 +1,7 @@
 """The command line: a function for each command, with its flags, gin and one call."""
 
 import argparse
+import dataclasses
 import functools
 import os
 import signal
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Callable, NoReturn, Optional
 
 from fbrc_agent.training import configuration
-from fbrc_agent.utils import json_files, os_errors, signals
+from fbrc_agent.utils import os_errors, signals
 from fbrc_agent.utils.errors import InputError, NotFiniteError
 
 
@@ -39,6 +40,9 @@ _GIN_FLAGS = (
     _flag("--gin_file", type=_path, nargs="+", action="extend", default=[], help="gin files"),
     _flag("--gin_bindings", nargs="+", action="extend", default=[], help="bindings, after files"),
 )
+
+
+COMMANDS: dict[str, Callable[[], int]] = {}
 
 
 def _command(*flags: Any) -> Callable[[Callable[..., None]], Callable[[], int]]:
@@ -76,6 +80,7 @@ def _command(*flags: Any) -> Callable[[Callable[..., None]], Callable[[], int]]:
                 print(f"{name}: {' '.join(sentence.split())}", file=sys.stderr)
                 return 3 if isinstance(error, NotFiniteError) else 2
 
+        COMMANDS[body.__name__] = command
         return command
 
     return decorate
@@ -88,16 +93,11 @@ def _sentence(error: Exception) -> Optional[str]:
     refused = os_errors.sentence(error)
     if refused is not None:
         return refused
-    if isinstance(error, RuntimeError) and _is_from_gin(error):
-        return f"gin configuration: {error}."
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    if isinstance(error, RuntimeError) and frame.f_globals["__name__"].startswith("gin."):
+        return f"gin configuration: {error}."  # Such as an argument that nothing gives.
     # ValueError is what a constructor refuses.
     return str(error) if isinstance(error, (ValueError, OSError)) else None
-
-
-def _is_from_gin(error: Exception) -> bool:
-    """Returns whether gin itself raised an error, as for an argument that nothing gives."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return str(frame.f_globals.get("__name__")).split(".")[0] == "gin"
 
 
 def _set_up_libraries() -> None:
@@ -226,14 +226,12 @@ def benchmark(flags: argparse.Namespace) -> None:
     """Measures speed and memory side by side with SAC and CQL, and prints a table."""
     from fbrc_agent.experiments import benchmark as bench
 
-    bench.check_flags(flags.output, flags.rounds)
     rows = bench.select_rows(flags.only, flags.serving)
     sizes = bench.QUICK_SIZES if flags.quick else bench.SIZES
+    if flags.rounds is not None:
+        sizes = dataclasses.replace(sizes, rounds=flags.rounds)
     configuration.parse(["fbrc.gin"], sizes.bindings)
-    rounds = flags.rounds or (bench.QUICK_ROUNDS if flags.quick else bench.ROUNDS)
-    result = bench.run(rows, sizes, rounds)
-    json_files.write_json(flags.output, result)
-    print(bench.table(result))
+    print(bench.table(bench.run(rows, sizes, flags.output)))
 
 
 @_command(
@@ -247,15 +245,12 @@ def reproduce(flags: argparse.Namespace) -> None:
     from fbrc_agent import experiments
 
     experiment = experiments.get(flags.name)
-    configuration.parse([], flags.gin_bindings)
+    configuration.parse(experiments.GIN_FILES.get(flags.name, []), flags.gin_bindings)
     root_dir = flags.root_dir or os.path.join("runs", "reproduce", flags.name)
-    print(experiments.run(experiment, root_dir, flags.quick, sys.argv[1:]))
-
-
-COMMANDS = {
-    command.__name__: command
-    for command in (train, export, evaluate, collect, plot, benchmark, reproduce)
-}
+    os.makedirs(root_dir, exist_ok=True)  # A directory that cannot be created fails at once.
+    report = experiment(root_dir, flags.quick)
+    paths = report.write(root_dir, sys.argv[1:])
+    print("\n".join([report.title, "", report.text.strip(), "", *paths]))
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:

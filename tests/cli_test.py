@@ -144,7 +144,9 @@ def test_evaluate_without_a_policy(tmp_path, capsys):
 def test_evaluate_task_without_an_environment(tmp_path, capsys):
     arguments = ("evaluate", "--policy", tmp_path, "--task", "pen-human-v1")
     error = refusal(capsys, *arguments)
-    assert error == "evaluate: --task pen-human-v1: there is no environment to evaluate it in."
+    assert error == (
+        "evaluate: Task pen-human-v1: there is no environment to evaluate it in; give --task."
+    )
 
 
 def test_collect_without_a_gin_file(tmp_path, capsys):
@@ -155,7 +157,7 @@ def test_collect_without_a_gin_file(tmp_path, capsys):
 def test_collect_into_a_missing_directory(tmp_path, capsys):
     output = tmp_path / "none" / "x.hdf5"
     arguments = ("collect", "--output", output, "--gin_file", "collect/pendulum.gin")
-    assert f"'{output}' cannot be written" in refusal(capsys, *arguments)
+    assert f"{output}: cannot be written" in refusal(capsys, *arguments)
 
 
 def test_plot_into_a_missing_directory(tmp_path, tiny_run, capsys):

@@ -1,8 +1,6 @@
 """Experiments, one function each: those of the paper (Kostrikov et al. 2021)."""
 
 import importlib
-import os
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Callable
 
 from fbrc_agent.utils.errors import InputError
@@ -20,6 +18,8 @@ EXPERIMENTS = {
     "density": "runs",
     "speed": "speed",
 }
+# What gin has to parse before the bindings of the command line.
+GIN_FILES = {"speed": ["fbrc.gin"]}
 
 
 def get(name: str) -> Callable[[str, bool], "Report"]:
@@ -34,26 +34,3 @@ def get(name: str) -> Callable[[str, bool], "Report"]:
         )
     module = importlib.import_module(f"{__name__}.{EXPERIMENTS[name]}")
     return getattr(module, f"run_{name}")
-
-
-def run(
-    experiment: Callable[[str, bool], "Report"],
-    root_dir: str,
-    quick: bool,
-    arguments: Sequence[str],
-) -> str:
-    """Runs an experiment and writes its report.
-
-    Args:
-      experiment: What `get` returned.
-      root_dir: Directory to write; created if it is missing.
-      quick: Whether to take the setting of minutes on 2 cores instead of the full one.
-      arguments: Those of `bin/reproduce` that run it again, for the report.
-
-    Returns:
-      The text of the report and the paths of its files, for the terminal.
-    """
-    os.makedirs(root_dir, exist_ok=True)  # A directory that cannot be created fails at once.
-    report = experiment(root_dir, quick)
-    paths = report.write(root_dir, arguments)
-    return "\n".join([report.title, "", report.text.strip(), "", *paths])

@@ -6,8 +6,6 @@ slows both sides; the quartiles over the rounds stand beside it.
 """
 
 import dataclasses
-import os
-import statistics
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,11 +16,12 @@ import numpy as np
 from fbrc_agent.experiments import benchmark_serving, report
 from fbrc_agent.experiments import benchmark_training as training
 from fbrc_agent.experiments.benchmark_training import Contender, Sizes
-from fbrc_agent.utils import tables
+from fbrc_agent.utils import atomic_files, checks, json_files, tables
 from fbrc_agent.utils.errors import InputError
 
 SIZES = Sizes()
 QUICK_SIZES = Sizes(
+    rounds=2,
     batch_size=64,
     rows=20_000,
     gemm_size=256,
@@ -36,7 +35,6 @@ QUICK_SIZES = Sizes(
         "create_actor_network.fc_layer_params = (16, 16)",
     ),
 )
-ROUNDS, QUICK_ROUNDS = 11, 2
 # Groups that start processes have fewer rounds.
 _MOST_ROUNDS = {"memory": 3, "startup": 1}
 _GROUPS: Mapping[str, Callable[[Sizes, str, Sequence[str]], dict[str, Contender]]] = {
@@ -108,37 +106,37 @@ def select_rows(names: Optional[Sequence[str]], serving: bool = False) -> list[R
     return [row for row in ROWS if names is None or row.name in names]
 
 
-def check_flags(output: str, rounds: Optional[int]) -> None:
-    """Refuses `rounds` below 1 and an `output` that cannot be a file, before the measurements."""
-    if rounds is not None and rounds < 1:
-        raise InputError(f"--rounds is {rounds}; it must be 1 or more.")
-    directory = os.path.dirname(os.path.abspath(output))
-    if os.path.isdir(output) or not os.path.isdir(directory) or not os.access(directory, os.W_OK):
-        raise InputError(
-            f"--output is {output}; it must be the name of a JSON file in a writable directory."
-        )
-
-
-def run(rows: Sequence[Row], sizes: Sizes, rounds: int) -> dict[str, Any]:
+def run(rows: Sequence[Row], sizes: Sizes, output: str) -> dict[str, Any]:
     """Measures rows, with gin/fbrc.gin and the bindings of the sizes parsed.
 
+    Args:
+      rows: The rows.
+      sizes: What is measured, and how often.
+      output: The JSON file to write.
+
     Returns:
-      The JSON file's content: `rows`, the numbers of each group by round, and the circumstances.
+      The file's content: `rows`, the numbers of each group by round, and the circumstances.
+
+    Raises:
+      InputError: If there are no rounds, or `output` cannot be written.
     """
+    checks.check_integer("--rounds", sizes.rounds, 1)
+    atomic_files.check_path(output)
     measured: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory(prefix="fbrc_benchmark") as directory:
         for group in dict.fromkeys(row.group for row in rows):
             names = [name for row in rows if row.group == group for name in row.contenders]
             contenders = _GROUPS[group](sizes, directory, list(dict.fromkeys(names)))
-            count = min(rounds, _MOST_ROUNDS.get(group, rounds))
-            measured[group] = measure(group, contenders, count)
-    return {
+            rounds = min(sizes.rounds, _MOST_ROUNDS.get(group, sizes.rounds))
+            measured[group] = measure(group, contenders, rounds)
+    result = {
         "rows": [row_result(row, measured[row.group]) for row in rows],
         "rounds": measured,
-        "quick": sizes != SIZES,
         "sizes": dataclasses.asdict(sizes),
         **report.circumstances(),
     }
+    json_files.write_json(output, result)
+    return result
 
 
 def measure(group: str, contenders: Mapping[str, Contender], rounds: int) -> dict[str, list[float]]:
@@ -157,27 +155,39 @@ def row_result(row: Row, rounds: Mapping[str, list[float]]) -> dict[str, Any]:
     values = rounds[row.contenders[0]]
     for other in row.contenders[1:]:
         values = [a / b for a, b in zip(values, rounds[other])]
-    value = statistics.median(values)
+    measured = spread(values)
 
-    def reaches(bound: float) -> bool:
-        return value <= bound if row.at_most else value >= bound
+    def reaches(bound: Optional[float]) -> bool:
+        if bound is None:
+            return False
+        return measured["median"] <= bound if row.at_most else measured["median"] >= bound
 
-    met = "-" if row.goal is None else "yes" if reaches(row.goal) else "no"
-    if met == "no" and row.minimum is not None and reaches(row.minimum):
-        met = "minimum"
-    quartiles = [float(q) for q in np.quantile(values, [0.25, 0.75])]
-    return {**row._asdict(), "value": value, "quartiles": quartiles, "values": values, "met": met}
+    met = "minimum" if reaches(row.minimum) else "no"
+    met = "-" if row.goal is None else "yes" if reaches(row.goal) else met
+    return {**row._asdict(), **measured, "values": values, "met": met}
+
+
+def spread(values: Any) -> dict[str, Any]:
+    """Returns the median and the quartiles of the rounds of a measurement."""
+    low, median, high = (float(quantile) for quantile in np.quantile(values, [0.25, 0.5, 0.75]))
+    return {"median": median, "quartiles": [low, high]}
+
+
+def spread_text(numbers: Mapping[str, Any], digits: int) -> str:
+    """Returns 'median (low to high)' of what `spread` returned."""
+    return "{:.{n}f} ({:.{n}f} to {:.{n}f})".format(
+        numbers["median"], *numbers["quartiles"], n=digits
+    )
 
 
 def table(result: Mapping[str, Any]) -> str:
     """Returns the table of a result, a line for each row, and what it was measured on."""
     cells = [("what", "measured", "goal", "met")]
     for row in result["rows"]:
-        low, high = row["quartiles"]
-        spread = f" ({low:.3f} to {high:.3f})" if len(row["values"]) > 1 else ""
+        measured = spread_text(row, digits=3)
         goal = "-" if row["goal"] is None else f"{'<=' if row['at_most'] else '>='} {row['goal']:g}"
         goal += "" if row["minimum"] is None else f", at least {row['minimum']:g}"
-        what, measured = f"{row['name']}: {row['what']}", f"{row['value']:.3f}{spread}"
-        cells.append((what, measured, goal, row["met"]))
-    quick = "Measured with --quick: the goals are those of the full sizes."
-    return "\n".join([tables.table(cells), "", report.sentence(result), quick * result["quick"]])
+        cells.append((f"{row['name']}: {row['what']}", measured, goal, row["met"]))
+    quick = "\nMeasured with --quick: the goals are those of the full sizes."
+    is_quick = result["sizes"]["rows"] < SIZES.rows
+    return f"{tables.table(cells)}\n\n{report.sentences(result)}{quick * is_quick}"

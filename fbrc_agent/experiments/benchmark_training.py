@@ -48,6 +48,7 @@ _CQL = {
 class Sizes:
     """The sizes that are measured; those of HalfCheetah by default."""
 
+    rounds: int = 11
     observation_size: int = 17
     action_size: int = 6
     batch_size: int = 256
@@ -77,57 +78,47 @@ def contender(call: Callable[[], Any], seconds: float, count: float = 1.0) -> Co
     return lambda: rate(call, seconds) * count
 
 
-def update_flops(
-    spaces: tuple[int, int],
-    layers: Sequence[Sequence[int]],
-    num_components: int,
-    batch_size: int = 1,
-) -> int:
-    """Returns the floating-point operations of the products of matrices in one F-BRC update.
+def product_flops(function: Callable[..., Any], *arguments: Any) -> int:
+    """Returns the floating-point operations of the products of matrices in a call of a function.
 
-    It counts what an exact update needs, 2 operations for each multiply-add. A pass forward takes
-    n m multiply-adds per example for a layer of n inputs and m outputs, the gradient of its kernel
-    (dW) and that of its inputs (dX) as many each:
-
-        critic loss  pi(s'), mu(s'), mu(s); target offsets; offsets forward, dW, dX but layer 1
-        penalty      pi(s); offsets forward to the last hidden layer, dX from there to the action,
-                     a chain from the action to the last hidden layer but one, dW
-        actor loss   offsets forward, dX to the action; the actor's dW, dX but layer 1
-
-    The temperature takes the actor's sample (`share_actor_sample`) and needs none.
-
-    `spaces` are S and A; `layers` the units of the hidden layers of the offset networks, of the
-    actor, which has 2 A outputs, and of mu, which has a mixture of `num_components` per action
-    dimension.
+    They are those of its graph and of the functions that this calls, 2 for each multiply-add.
     """
 
-    def products(*units: int) -> list[int]:
-        return [inputs * outputs for inputs, outputs in zip(units, units[1:])]
+    def count(graph: Any) -> int:
+        flops = 0
+        for operation in graph.get_operations():
+            if operation.type == "MatMul":
+                rows, columns = operation.inputs[0].shape
+                inner = rows if operation.get_attr("transpose_a") else columns
+                flops += 2 * inner * operation.outputs[0].shape.num_elements()
+            elif "PartitionedCall" in operation.type:
+                called = graph._get_function(operation.get_attr("f").name)
+                flops += count(called.graph)
+        return flops
 
-    states, actions = spaces
-    offset = products(states + actions, *layers[0], 1)
-    actor = products(states, *layers[1], 2 * actions)
-    mu = products(states, *layers[2], 3 * actions * num_components)
-    to_action = [actions * layers[0][0], *offset[1:-1]]  # The action's part of the first layer.
-    critic_loss = sum(actor) + 2 * sum(mu) + 2 * (4 * sum(offset) - offset[0])
-    penalty = 2 * (sum(offset[:-1]) + 2 * sum(to_action) + sum(to_action[:-1])) + sum(actor)
-    actor_loss = 2 * (sum(offset) + sum(to_action) + offset[-1]) + sum(actor) + sum(actor[1:])
-    return 2 * batch_size * (critic_loss + penalty + actor_loss)
+    concrete = tf.function(function, autograph=False).get_concrete_function(*arguments)
+    return count(concrete.graph)
 
 
-def make_updates(sizes: Sizes, directory: str, wanted: Sequence[str]) -> dict[str, Contender]:
-    """Returns agents' updates/s on one batch, and those that large products would allow."""
-    del directory
+def make_updates(sizes: Sizes, _: str, wanted: Sequence[str]) -> dict[str, Contender]:
+    """Returns agents' updates/s on one batch; "gemm" is F-BRC's at the FLOP/s of large products."""
     data = synthetic_data(sizes, rows=sizes.batch_size)
     batch = next(iter(batches.make_tf_dataset(data, sizes.batch_size, seed=0)))[0]
     count = sizes.updates_per_call
     # All are made before any is warmed up: setting the seed of one drops the others' kernels.
     agents = {name: make_agent(name, data) for name in wanted if name != "gemm"}
-    contenders = {"gemm": _make_gemm(sizes)} if "gemm" in wanted else {}
+    contenders = {}
     for name, agent in agents.items():
         agent.initialize()
         call = functools.partial(updates_in_one_call(agent, count), batch)
         contenders[name] = contender(call, sizes.seconds, count)
+    if "gemm" in wanted:
+        # A product on each core at a time.
+        factors = [tf.random.normal([sizes.gemm_size] * 2) for _ in os.sched_getaffinity(0)]
+        products = tf.function(lambda: [tf.linalg.matmul(factor, factors[0]) for factor in factors])
+        flops = product_flops(agents["fbrc"].train, batch)
+        updates = len(factors) * 2 * sizes.gemm_size**3 / flops
+        contenders["gemm"] = contender(products, sizes.seconds, updates)
     return contenders
 
 
@@ -171,21 +162,6 @@ def make_agent(name: str, data: OfflineData) -> tf_agent.TFAgent:
         **optimizers,
         **(_CQL if name == "cql" else {}),
     )
-
-
-def _make_gemm(sizes: Sizes) -> Contender:
-    """Returns F-BRC's updates/s at the FLOP/s of large products, one on each core at a time."""
-    names = ("create_offset_network", "create_actor_network", "MixtureBehaviorNetwork")
-    flop_per_update = update_flops(
-        (sizes.observation_size, sizes.action_size),
-        [gin.query_parameter(f"{name}.fc_layer_params") for name in names],
-        gin.query_parameter("MixtureBehaviorNetwork.num_components"),
-        sizes.batch_size,
-    )
-    factors = [tf.random.normal([sizes.gemm_size] * 2) for _ in os.sched_getaffinity(0)]
-    products = tf.function(lambda: [tf.linalg.matmul(factor, factors[0]) for factor in factors])
-    updates_per_call = len(factors) * 2 * sizes.gemm_size**3 / flop_per_update
-    return contender(products, sizes.seconds, updates_per_call)
 
 
 def make_learner(sizes: Sizes, directory: str, _: Sequence[str]) -> dict[str, Contender]:

@@ -6,9 +6,10 @@ share are trained once for each task and seed.
 """
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import gin
 
@@ -68,9 +69,11 @@ class Sizes:
                 "{'hopper-medium-v2': None}."
             )
         for task in self.tasks:
-            if get_task(task).environment is None:
+            found = get_task(task)
+            if found.environment is None or found.reference_scores is None:
                 raise InputError(
-                    f"grid.tasks has {task!r}, which has no environment to evaluate in."
+                    f"grid.tasks has {task!r}; it must have an environment to evaluate in and "
+                    "reference scores to normalize its returns."
                 )
         if isinstance(self.bindings, str) or set(map(type, self.bindings)) - {str}:
             raise InputError(
@@ -87,10 +90,8 @@ def make_sizes(root_dir: str, quick: bool, tasks: Mapping[str, Optional[str]]) -
       quick: Whether to start from the quick sizes.
       tasks: The tasks of the experiment.
     """
-    defaults: dict[str, Any] = {"runs_dir": os.path.join(root_dir, "runs"), "tasks": tasks}
-    defaults.update(_QUICK if quick else {})
-    bound = gin.get_bindings("grid")
-    return Sizes(**{name: value for name, value in defaults.items() if name not in bound})
+    defaults = {"runs_dir": os.path.join(root_dir, "runs"), "tasks": tasks}
+    return Sizes(**{**defaults, **(_QUICK if quick else {}), **gin.get_bindings("grid")})
 
 
 class Setting(NamedTuple):
@@ -149,35 +150,28 @@ class Run:
         return os.path.join(self.sizes.runs_dir, self.task, self.setting.name, f"seed{self.seed}")
 
     @property
-    def gin_path(self) -> str:
-        """Its bindings, for `bin/train` after the setting's gin file."""
-        return os.path.join(self.root_dir, "run.gin")
-
-    @property
     def title(self) -> str:
         """What it is called in messages."""
         return f"{self.task}, {self.setting.name}, seed {self.seed}"
 
+    def path(self, name: str) -> str:
+        """Returns the path of a file or directory in its directory."""
+        return os.path.join(self.root_dir, name)
+
     def completed_updates(self) -> int:
         """Returns the updates with which it was completed last; 0 if it never was."""
-        path = os.path.join(self.root_dir, "result.json")
-        result = json_files.read_json(path, ["algorithm", "stages"])
+        result = json_files.read_json(self.path("result.json"), ["algorithm", "stages"])
         return result["stages"][result["algorithm"]]["steps"] if result else 0
-
-    def is_complete(self) -> bool:
-        """Whether all its updates were made."""
-        return self.completed_updates() >= self.steps
 
     def is_done(self) -> bool:
         """Whether nothing is left to run; NaN is an outcome, unless other runs need the network."""
-        if self.is_complete():
-            return True
         log = None if self.is_shared else self.log()
-        return log is not None and log.event_step("not_finite") is not None
+        has_nan = log is not None and log.event_step("not_finite") is not None
+        return has_nan or self.completed_updates() >= self.steps
 
     def log(self) -> Optional[curves.LoggedRun]:
         """Returns what it logged within its updates; None before it starts."""
-        is_there = os.path.exists(os.path.join(self.root_dir, "run.json"))
+        is_there = os.path.exists(self.path("run.json"))
         return curves.read(self.root_dir, self.steps) if is_there else None
 
     def check(self) -> None:
@@ -192,8 +186,8 @@ class Run:
         if self.is_shared and steps not in (0, self.steps):
             # Other runs may have taken its network as it is.
             there, wanted = f"{steps} updates", str(self.steps)
-        elif os.path.exists(self.gin_path):
-            with open(self.gin_path, encoding="utf-8") as file:
+        elif os.path.exists(self.path("run.gin")):
+            with open(self.path("run.gin"), encoding="utf-8") as file:
                 used = file.read().partition("\n\n")[2].splitlines()
             there = ", ".join(line for line in used if line not in self._lines())
             wanted = ", ".join(line for line in self._lines() if line not in used)
@@ -205,18 +199,20 @@ class Run:
             )
 
     def write_gin(self) -> None:
-        """Writes `run.gin`: numbers that may change, then the lines that make it this run."""
+        """Writes `run.gin`: numbers that may change, then the lines that make it this run.
+
+        It is for `bin/train`, after the setting's gin file.
+        """
         os.makedirs(self.root_dir, exist_ok=True)
-        directories = {name: os.path.join(r.root_dir, name) for name, r in self.pretrained.items()}
-        numbers = [
-            f"STEPS = {self.steps}",
-            f"EVAL_INTERVAL = {self.sizes.eval_interval}",
-            f"NUM_EVAL_EPISODES = {self.sizes.num_eval_episodes}",
-            f"train.log_interval = {max(1, min(1000, self.steps // 100))}",
-            *([f"train.pretrained = {directories!r}"] if directories else []),
-        ]
-        text = "\n".join([*numbers, "", *self._lines(), ""])
-        atomic_files.write_text(self.gin_path, text)
+        numbers = {
+            "STEPS": self.steps,
+            "EVAL_INTERVAL": self.sizes.eval_interval,
+            "NUM_EVAL_EPISODES": self.sizes.num_eval_episodes,
+            "train.log_interval": max(1, min(1000, self.steps // 100)),
+            "train.pretrained": {name: run.path(name) for name, run in self.pretrained.items()},
+        }
+        lines = [*(f"{name} = {value!r}" for name, value in numbers.items()), "", *self._lines()]
+        atomic_files.write_text(self.path("run.gin"), "\n".join(lines) + "\n")
 
     def _lines(self) -> list[str]:
         data = self.sizes.tasks[self.task]
@@ -229,12 +225,10 @@ def make_runs(settings: Sequence[Setting], sizes: Sizes) -> list[Run]:
     """Returns the runs of a grid by task, setting and seed; none is started."""
     shared: dict[str, Run] = {}
     runs = []
-    for task in sizes.tasks:
-        for setting in settings:
-            for seed in range(sizes.seeds):
-                taken = {}
-                for name, part in setting.pretraining.items():
-                    run = Run(sizes, task, part, seed, sizes.pretraining_steps, is_shared=True)
-                    taken[name] = shared.setdefault(run.root_dir, run)
-                runs.append(Run(sizes, task, setting, seed, sizes.steps, taken))
+    for task, setting, seed in itertools.product(sizes.tasks, settings, range(sizes.seeds)):
+        taken = {}
+        for name, part in setting.pretraining.items():
+            run = Run(sizes, task, part, seed, sizes.pretraining_steps, is_shared=True)
+            taken[name] = shared.setdefault(run.root_dir, run)
+        runs.append(Run(sizes, task, setting, seed, sizes.steps, taken))
     return runs

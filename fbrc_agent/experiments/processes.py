@@ -36,8 +36,10 @@ def run_all(runs: Sequence[Run], num_jobs: int) -> None:
     for run in runs:
         run.check()
     waiting = [run for run in runs if not run.is_done()]
-    bar = Bar(runs, is_shown=bool(waiting))
+    if not waiting:
+        return
     active: dict[Run, subprocess.Popen[bytes]] = {}
+    bar = Bar(runs)
     with signals.deferred():
         try:
             while (waiting or active) and signals.requested() is None:
@@ -57,21 +59,16 @@ def run_all(runs: Sequence[Run], num_jobs: int) -> None:
                 child.send_signal(signal.SIGTERM)
             for child in active.values():
                 child.wait()
-            bar.close()
-
-
-def _log_path(run: Run) -> str:
-    return os.path.join(run.root_dir, "train.log")
+            bar.bar.close()
 
 
 def _start(run: Run, num_jobs: int) -> "subprocess.Popen[bytes]":
     run.write_gin()
     command = [sys.executable, "-m", "fbrc_agent.cli", "train", "--root_dir", run.root_dir]
-    command += ["--gin_file", run.setting.gin_file, run.gin_path]
-    environment = dict(os.environ)
-    if num_jobs > 1:
-        environment.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-    with open(_log_path(run), "ab") as log:
+    command += ["--gin_file", run.setting.gin_file, run.path("run.gin")]
+    threads = {"TF_NUM_INTRAOP_THREADS": "1"} if num_jobs > 1 else {}
+    environment = {**threads, **os.environ}
+    with open(run.path("train.log"), "ab") as log:
         return subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
@@ -81,12 +78,11 @@ def _check_ending(run: Run, code: int) -> None:
     """Raises what a process printed last, unless all went well or NaN is an outcome."""
     if code == 0 or (code == _EXIT_NOT_FINITE and run.is_done()):
         return
-    with open(_log_path(run), encoding="utf-8", errors="replace") as file:
-        lines = [line for line in file.read().splitlines() if line.strip()]
-    message = lines[-1].rstrip(".") if lines else "it printed nothing"
+    with open(run.path("train.log"), encoding="utf-8", errors="replace") as log:
+        *_, last = ["it printed nothing", *filter(str.strip, log)]
     raise InputError(
-        f"{run.title}: the run ended with exit code {code} ({message}); its log is "
-        f"{_log_path(run)}."
+        f"{run.title}: the run ended with exit code {code} ({last.strip().rstrip('.')}); its log "
+        f"is {log.name}."
     )
 
 
@@ -97,39 +93,32 @@ class Bar:
       bar: The `tqdm.tqdm`.
     """
 
-    def __init__(self, runs: Sequence[Run], is_shown: bool = True):
+    def __init__(self, runs: Sequence[Run]):
         """Starts it at what was made before."""
-        self._scores = dict.fromkeys(runs, 0)  # How many each has.
-        self._steps = {run: self._read(run)[0] for run in runs}
+        self._progress = {run: _progress(run) for run in runs}
         self.bar = progress.make_bar(
             total=sum(run.steps for run in runs),
-            initial=sum(self._steps.values()),
+            initial=sum(steps for steps, _ in self._progress.values()),
             unit="update",
             smoothing=0.05,  # Runs report now and then, at rates of their own.
-            disable=not is_shown,
         )
-
-    def _read(self, run: Run) -> tuple[int, Optional[float]]:
-        """Returns the updates of a run, and its newest score if there is a new one."""
-        log = run.log()
-        if log is None:
-            return 0, None
-        _, scores = log.curve("normalized_score")
-        before, self._scores[run] = self._scores[run], len(scores)
-        steps = run.steps if run.is_done() else log.last_step
-        return steps, scores[-1] if len(scores) > before else None
 
     def show(self, runs: Iterable[Run]) -> None:
         """Shows how far runs are, and the newest score among them."""
         for run in runs:
-            self._steps[run], score = self._read(run)
-            if score is not None:
+            before, self._progress[run] = self._progress[run], _progress(run)
+            score = self._progress[run][1]
+            if score is not None and score != before[1]:
                 self.bar.set_postfix_str(f"{run.title}: score {score:.1f}", refresh=False)
-        steps = sum(self._steps.values())
+        steps = sum(steps for steps, _ in self._progress.values())
         # A run resumes from its checkpoint, which may be older than its newest record.
         self.bar.initial = min(self.bar.initial, steps)
         self.bar.update(steps - self.bar.n)
 
-    def close(self) -> None:
-        """Leaves the bar as it is."""
-        self.bar.close()
+
+def _progress(run: Run) -> tuple[int, Optional[float]]:
+    """Returns the updates that a run has made, and its newest score."""
+    log = run.log()
+    if log is None:
+        return 0, None
+    return run.steps if run.is_done() else log.last_step, log.mean_of_last("normalized_score")

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from fbrc_agent.experiments import curves
+from fbrc_agent.experiments import figures
 from fbrc_agent.utils import atomic_files, json_files, provenance
 
 
@@ -46,7 +46,7 @@ class Report:
         files = [f"{self.name}.json", f"{self.name}.png", "README.md"]
         numbers, picture, page = (os.path.join(root_dir, file) for file in files)
         json_files.write_json(numbers, self.numbers)
-        curves.write_png(picture, self.figure)
+        figures.write_png(picture, self.figure)
         setting = "the quick setting" if "--quick" in arguments else "the full setting"
         if "--gin_bindings" in arguments:
             setting += ", with the values of the command in place"
@@ -56,7 +56,7 @@ class Report:
             f"![{self.title}]({self.name}.png)",
             f"All numbers are in [{self.name}.json]({self.name}.json).",
             f"```\nbin/reproduce {' '.join(map(_quote, arguments))}\n```",
-            f"This is {setting}. {sentence(circumstances())}",
+            f"This is {setting}. {sentences(circumstances())}",
         ]
         atomic_files.write_text(page, "\n\n".join(paragraphs) + "\n")
         return [numbers, picture, page]
@@ -68,36 +68,32 @@ def _quote(argument: str) -> str:
     return f'"{argument}"' if is_plain else shlex.quote(argument)
 
 
-def circumstances() -> dict[str, Any]:
-    """Returns machine, versions, threads and revision, for a JSON file."""
+def circumstances() -> dict[str, dict[str, Any]]:
+    """Returns versions and revision, machine and threads, for a JSON file."""
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
-    threading = tf.config.threading
-    intra_op = threading.get_intra_op_parallelism_threads()
-    inter_op = threading.get_inter_op_parallelism_threads()
+    threads = {
+        "intraop": tf.config.threading.get_intra_op_parallelism_threads(),
+        "interop": tf.config.threading.get_inter_op_parallelism_threads(),
+    }
     return {
+        "versions": {**provenance.versions(), "revision": provenance.git_revision() or "not known"},
         "machine": {
             "cpu": models[0] if models else platform.machine(),
             "cores": len(os.sched_getaffinity(0)),
-            "ram_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "ram_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
             "gpus": len(tf.config.list_physical_devices("GPU")),
         },
-        "versions": provenance.versions(),
-        "threads": {  # 0 is TensorFlow's choice, a thread for each core.
-            "intra_op": intra_op or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)),
-            "inter_op": inter_op or int(os.environ.get("TF_NUM_INTEROP_THREADS", 0)),
+        "threads": {
+            name: number or os.environ.get(f"TF_NUM_{name.upper()}_THREADS", "TensorFlow's choice")
+            for name, number in threads.items()
         },
-        "git_revision": provenance.git_revision(),
     }
 
 
-def sentence(described: Mapping[str, Any]) -> str:
-    """Returns what `circumstances` returned, in sentences."""
-    machine, threads = described["machine"], described["threads"]
-    versions = ", ".join(f"{name} {version}" for name, version in described["versions"].items())
-    return (
-        f"Versions: {versions}; revision: {described['git_revision'] or 'not known'}. Machine: "
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['ram_bytes'] / 2**30:.1f} GiB, "
-        f"{machine['gpus']} GPUs. Threads: intra-op {threads['intra_op']}, inter-op "
-        f"{threads['inter_op']} (0: TensorFlow's choice)."
+def sentences(described: Mapping[str, Any]) -> str:
+    """Returns what `circumstances` returned in words, a sentence for each of its entries."""
+    return " ".join(
+        f"{name.capitalize()}: {', '.join(f'{key} {v}' for key, v in described[name].items())}."
+        for name in ("versions", "machine", "threads")
     )

@@ -5,18 +5,17 @@ of them: with the same `grid.runs_dir` they share their runs.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Optional
 
-from fbrc_agent.experiments import curves, grid_figures, processes, report, summaries
+from fbrc_agent.experiments import figures, processes, report, summaries
+from fbrc_agent.experiments.figures import Panel
 from fbrc_agent.experiments.grid import Setting, Sizes, make_runs, make_sizes
-from fbrc_agent.experiments.grid_figures import Cell, Panel
-from fbrc_agent.experiments.summaries import LAST, curve_numbers, text, what_happened
+from fbrc_agent.experiments.summaries import LAST, Cell, Outcome
 from fbrc_agent.utils import tables
 
 _Tasks = dict[str, Optional[str]]
-# The columns of a table by their heads: each makes the text of a cell's seeds.
+# The columns of a table by their heads: each makes the text of a cell.
 _Columns = Mapping[str, Callable[[Cell], str]]
 
 _ROBOTS = ("hopper", "halfcheetah", "walker2d")
@@ -30,7 +29,7 @@ _HOPPER: _Tasks = {"Hopper-v4": "embedded:hopper-medium-replay"}
 
 def _behavior(name: str, *bindings: str) -> dict[str, Setting]:
     names = f"behavior-{name}", "behavior policy", "behavior.gin"
-    return {"behavior": Setting(*names, curves.GRAY, bindings)}
+    return {"behavior": Setting(*names, figures.GRAY, bindings)}
 
 
 MIXTURE = _behavior("mixture")
@@ -46,35 +45,35 @@ def _setting(
 
 _WEIGHT, _REGULARIZATION = "FbrcAgent.gradient_penalty_weight", "FbrcAgent.regularization"
 # gin/fbrc.gin as it is.
-FBRC = _setting("fbrc", "F-BRC (λ = 0.1)", curves.BLUE)
-LAMBDA_0 = _setting("lambda-0", "λ = 0", curves.ORANGE, f"{_WEIGHT} = 0.0")
-LAMBDA_1 = _setting("lambda-1", "λ = 1", curves.GREEN, f"{_WEIGHT} = 1.0")
+FBRC = _setting("fbrc", "F-BRC (λ = 0.1)", figures.BLUE)
+LAMBDA_0 = _setting("lambda-0", "λ = 0", figures.ORANGE, f"{_WEIGHT} = 0.0")
+LAMBDA_1 = _setting("lambda-1", "λ = 1", figures.GREEN, f"{_WEIGHT} = 1.0")
 GRADIENT_PENALTY = _setting(
-    *("gradient-penalty", "gradient penalty, no offset", curves.ORANGE),
+    *("gradient-penalty", "gradient penalty, no offset", figures.ORANGE),
     f"{_REGULARIZATION} = 'gradient_penalty'",
 )
 FISHER = _setting(
-    *("fisher", "Fisher divergence, no offset", curves.GREEN),
+    *("fisher", "Fisher divergence, no offset", figures.GREEN),
     f"{_REGULARIZATION} = 'fisher'",
 )
-GAUSSIAN = _setting("gaussian", "one normal per dimension", curves.ORANGE, behavior=_GAUSSIAN)
-JOINT = _setting("joint", "joint mixture of 5", curves.GREEN, behavior=_JOINT)
+GAUSSIAN = _setting("gaussian", "one normal per dimension", figures.ORANGE, behavior=_GAUSSIAN)
+JOINT = _setting("joint", "joint mixture of 5", figures.GREEN, behavior=_JOINT)
 
 _NORMS = {
-    "offset_gradient_norm": r"$\|\nabla_a O\|$",
-    "behavior_gradient_norm": r"$\|\nabla_a \log\mu\|$",
+    "offset_gradient_norm": r"$\|\nabla_a O\|$, ",
+    "behavior_gradient_norm": r"$\|\nabla_a \log\mu\|$, ",
 }
 
 
-def _mean(name: str) -> Callable[[Cell], str]:
-    return lambda cell: text(outcome.numbers[name] for outcome in cell)
+def _text(name: str, digits: int = 1) -> Callable[[Cell], str]:
+    return lambda cell: cell.text(name, digits)
 
 
 _COLUMNS: _Columns = {
-    "last score": _mean("last_score"),
-    "each seed": lambda cell: ", ".join(tables.number(o.numbers["last_score"]) for o in cell),
-    f"mean of the last {LAST}": _mean("mean_of_last_scores"),
-    "what happened": what_happened,
+    "last score": _text("last_score"),
+    "each seed": lambda cell: ", ".join(map(tables.number, cell.values("last_score"))),
+    f"mean of the last {LAST}": _text("mean_of_last_scores"),
+    "what happened": Cell.what_happened,
 }
 _HAPPENED = (
     "A run that ended in NaN counts with its evaluations before. The critic diverged: its mean |Q| "
@@ -110,26 +109,28 @@ def run_norms(root_dir: str, quick: bool) -> report.Report:
     and exceptions are those of `run_lambda`, and so are the runs, λ = 0 and 0.1.
     """
 
-    def column(name: str, number: str) -> Callable[[Cell], str]:
-        return lambda cell: text((curve_numbers(o.log, [name])[name][number] for o in cell), 2)
+    def numbers(outcome: Outcome) -> dict[str, Optional[float]]:
+        ends = {f"{name}_at_end": outcome.log.mean_of_last(name, LAST) for name in _NORMS}
+        return {**ends, **{f"largest_{name}": outcome.log.largest(name) for name in _NORMS}}
 
     return _run(
         "norms",
         "Action gradients of offset and behavior policy, with and without penalty (figure 4)",
         (LAMBDA_0, FBRC._replace(label="λ = 0.1")),
         *(root_dir, quick),
-        panels=[grid_figures.numbers("", "mean norm, 1 / unit of action", _NORMS, log_scale=True)],
+        panels=[figures.numbers("", "mean norm, 1 / unit of action", _NORMS, log_scale=True)],
         columns={
-            "‖∇O‖ at the end": column("offset_gradient_norm", "mean_of_last"),
-            "largest ‖∇O‖": column("offset_gradient_norm", "largest"),
-            "‖∇ log μ‖ at the end": column("behavior_gradient_norm", "mean_of_last"),
-            "largest ‖∇ log μ‖": column("behavior_gradient_norm", "largest"),
-            "what happened": what_happened,
+            "‖∇O‖ at the end": _text("offset_gradient_norm_at_end", 2),
+            "largest ‖∇O‖": _text("largest_offset_gradient_norm", 2),
+            "‖∇ log μ‖ at the end": _text("behavior_gradient_norm_at_end", 2),
+            "largest ‖∇ log μ‖": _text("largest_behavior_gradient_norm", 2),
+            "what happened": Cell.what_happened,
         },
         explanation="Norms of gradients in the action (1 / unit of action), means over one batch "
         "of the data's states with the policy's actions; 'at the end' is the mean of the last "
         f"{LAST} lines of the log.",
-        extra=lambda cell: {"gradient_norms": [curve_numbers(o.log, list(_NORMS)) for o in cell]},
+        numbers=numbers,
+        logged=tuple(_NORMS),
     )
 
 
@@ -147,14 +148,8 @@ def run_density(root_dir: str, quick: bool) -> report.Report:
 
     Arguments, result and exceptions are those of `run_lambda`.
     """
-
-    def likelihoods(cell: Cell) -> list[Optional[float]]:
-        return [outcome.pretrained["behavior"].mean_of_last("log_prob") for outcome in cell]
-
-    fit = grid_figures.numbers(
-        *(": fit of the behavior policy", "log-likelihood, nats per action", {"log_prob": ""}),
-        stage="behavior",
-    )
+    unit = "log-likelihood, nats per action"
+    fit = figures.numbers(": behavior policy", unit, {"log_prob": ""}, stage="behavior")
     return _run(
         "density",
         "Behavior policies: mixture per dimension, one normal, joint mixture (section 4.3)",
@@ -162,15 +157,15 @@ def run_density(root_dir: str, quick: bool) -> report.Report:
         *(root_dir, quick),
         # With the one action dimension of the pendulum, the two mixtures are the same.
         tasks=_HOPPER if quick else _MEDIUM_EXPERT,
-        panels=[grid_figures.scores_beside_pretrained, fit],
+        panels=[figures.scores, fit],
         columns={
-            "log-likelihood": lambda cell: text(likelihoods(cell), digits=2),
-            "score of the behavior policy": _mean("pretrained_score"),
+            "log-likelihood": _text("log_likelihood", 2),
+            "score of the behavior policy": _text("pretrained_score"),
             **_COLUMNS,
         },
         explanation="The log-likelihood is that of one batch of the data that the behavior policy "
         "was fitted to, none held out, in nats per action; its score is that of its samples.",
-        extra=lambda cell: {"log_likelihood": summaries.mean_and_std(likelihoods(cell))},
+        numbers=lambda o: {"log_likelihood": o.pretrained["behavior"].mean_of_last("log_prob")},
     )
 
 
@@ -181,35 +176,32 @@ def _run(
     root_dir: str,
     quick: bool,
     tasks: Optional[_Tasks] = None,
-    panels: Sequence[Panel] = (grid_figures.scores,),
+    panels: Sequence[Panel] = (figures.scores,),
     columns: _Columns = _COLUMNS,
     explanation: str = "",
-    extra: Callable[[Cell], dict[str, Any]] = lambda cell: {},
+    numbers: Callable[[Outcome], dict[str, Optional[float]]] = lambda outcome: {},
+    logged: Sequence[str] = (summaries.SCORE,),
 ) -> report.Report:
     """Runs a grid and reports it in a table of a row for each task and setting, and a figure."""
     sizes = make_sizes(root_dir, quick, tasks or (_PENDULUM if quick else _TASKS))
     runs = make_runs(settings, sizes)
     processes.run_all(runs, sizes.num_jobs)
-    grouped = itertools.groupby(map(summaries.read, runs), lambda o: (o.run.task, o.run.setting))
-    cells = [list(outcomes) for _, outcomes in grouped]
-    data = {cell[0].run.task: summaries.data_of(cell[0]) for cell in cells}
-    rows = [["task", "setting", *columns]]
-    rows += [
-        [cell[0].run.task, cell[0].run.setting.label, *(make(cell) for make in columns.values())]
-        for cell in cells
-    ]
-    table = tables.table(rows, markdown=True)
-    paragraphs = [_describe(sizes, data), table, explanation, _HAPPENED]
+    cells = summaries.read_cells(runs)
+    for outcome in (outcome for cell in cells for outcome in cell.outcomes):
+        outcome.numbers.update(numbers(outcome))
+    data = {cell.task: cell.data() for cell in cells}
+    rows = [[c.task, c.setting.label, *(make(c) for make in columns.values())] for c in cells]
+    table = tables.table([["task", "setting", *columns], *rows], markdown=True)
     return report.Report(
         name=name,
         title=title,
         numbers={
             "sizes": dataclasses.asdict(sizes),
             "data": data,
-            "cells": [{**summaries.cell_numbers(cell), **extra(cell)} for cell in cells],
+            "cells": [cell.to_json(logged) for cell in cells],
         },
-        figure=grid_figures.draw(cells, title, panels),
-        text="\n\n".join(filter(None, paragraphs)),
+        figure=figures.draw_grid(cells, title, panels),
+        text="\n\n".join(filter(None, [_describe(sizes, data), table, explanation, _HAPPENED])),
     )
 
 

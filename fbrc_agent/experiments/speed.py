@@ -5,22 +5,20 @@ networks of gin/fbrc.gin and observations and actions of HalfCheetah's sizes.
 """
 
 import dataclasses
-import logging
 from typing import Any, Optional
 
 import gin
 import numpy as np
 from matplotlib.figure import Figure
 
-from fbrc_agent.experiments import benchmark, curves, report
+from fbrc_agent.experiments import benchmark, benchmark_training, figures, report
 from fbrc_agent.utils import checks, tables
 
 # Hours for 1M updates, on 8 cores of an AMD EPYC 7B12.
 _PAPER_HOURS = {"behavior": 1.4, "fbrc": 6.2, "cql": 16.3}
 _UPDATES = 1_000_000
-_ROWS = ("fbrc_to_cql", "behavior_to_fbrc")
 _NAMES = {"behavior": "behavior policy", "fbrc": "F-BRC", "cql": "CQL"}
-_COLORS = {"behavior": curves.SKY, "fbrc": curves.BLUE, "cql": curves.ORANGE}
+_COLORS = {"behavior": figures.SKY, "fbrc": figures.BLUE, "cql": figures.ORANGE}
 # What makes a run of each method.
 _METHODS = {"behavior policy + F-BRC": ("behavior", "fbrc"), "CQL": ("cql",)}
 
@@ -32,7 +30,7 @@ def run_speed(
     rounds: Optional[int] = None,
     seconds: float = benchmark.SIZES.seconds,
 ) -> report.Report:
-    """Measures updates per second and extrapolates them to 1M updates.
+    """Measures updates per second, with gin/fbrc.gin parsed, and extrapolates them to 1M updates.
 
     Args:
       root_dir: Nothing is kept there.
@@ -43,19 +41,13 @@ def run_speed(
     Raises:
       InputError: If `rounds` or `seconds` is not in its range.
     """
-    del root_dir
-    rounds = (3 if quick else benchmark.ROUNDS) if rounds is None else rounds
+    rounds = (3 if quick else benchmark.SIZES.rounds) if rounds is None else rounds
     checks.check_integer("speed.rounds", rounds, 1)
     checks.check_number("speed.seconds", seconds, above=0)
-    bound = gin.config_str(max_line_length=100_000)  # It stays: it is parsed after the file.
-    logging.disable(logging.ERROR)  # gin logs an error for each place where the file is not.
-    with gin.unlock_config():
-        gin.parse_config_files_and_bindings(["fbrc.gin"], [bound], finalize_config=False)
-    logging.disable(logging.NOTSET)
     sizes = dataclasses.replace(benchmark.SIZES, seconds=seconds)
-    measured = benchmark.run(benchmark.select_rows(_ROWS), sizes, rounds)
-    numbers = extrapolate(measured["rounds"]["updates"])
-    numbers.update({key: measured[key] for key in ("machine", "threads", "versions")})
+    contenders = benchmark_training.make_updates(sizes, root_dir, list(_NAMES))
+    measured = benchmark.measure("updates", contenders, rounds)
+    numbers = {**extrapolate(measured), **report.circumstances()}
     return report.Report(
         name="speed",
         title="Time of behavior policy and F-BRC against CQL (section 5.2)",
@@ -81,28 +73,25 @@ def extrapolate(rounds: dict[str, list[float]]) -> dict[str, Any]:
     return {
         "extrapolated_to_updates": _UPDATES,
         "rounds": rounds,
-        "updates_per_second": {name: _median(rounds[name]) for name in _NAMES},
-        "hours": {name: _median(values) for name, values in hours.items()},
-        "cql_to_fbrc": _median(hours["cql"] / (hours["behavior"] + hours["fbrc"])),
+        "updates_per_second": {name: benchmark.spread(rounds[name]) for name in _NAMES},
+        "hours": {name: benchmark.spread(values) for name, values in hours.items()},
+        "cql_to_fbrc": benchmark.spread(hours["cql"] / (hours["behavior"] + hours["fbrc"])),
         "paper_hours": _PAPER_HOURS,
     }
-
-
-def _median(values: Any) -> dict[str, Any]:
-    low, median, high = (float(quantile) for quantile in np.quantile(values, [0.25, 0.5, 0.75]))
-    return {"median": median, "quartiles": [low, high]}
 
 
 def _describe(numbers: dict[str, Any]) -> str:
     rows = [["", "updates/s", "hours for 1M updates, extrapolated", "hours in the paper"]]
     for name, label in _NAMES.items():
-        rate, hours = _text(numbers["updates_per_second"][name], 1), numbers["hours"][name]
-        rows.append([label, rate, f"{hours['median']:.2f}", f"{_PAPER_HOURS[name]:.1f}"])
+        rate = benchmark.spread_text(numbers["updates_per_second"][name], digits=1)
+        hours = f"{numbers['hours'][name]['median']:.2f}"
+        rows.append([label, rate, hours, f"{_PAPER_HOURS[name]:.1f}"])
     paper = _PAPER_HOURS["cql"] / (_PAPER_HOURS["behavior"] + _PAPER_HOURS["fbrc"])
+    ratio = benchmark.spread_text(numbers["cql_to_fbrc"], digits=2)
     return (
-        "CQL's time, divided by that of behavior policy and F-BRC together, is "
-        f"{_text(numbers['cql_to_fbrc'], digits=2)}; in the paper, on 8 cores of an AMD EPYC 7B12, "
-        f"{paper:.2f}.\n\n{tables.table(rows, markdown=True)}\n\n"
+        f"CQL's time, divided by that of behavior policy and F-BRC together, is {ratio}; in the "
+        f"paper, on 8 cores of an AMD EPYC 7B12, {paper:.2f}.\n\n"
+        f"{tables.table(rows, markdown=True)}\n\n"
         f"Medians and quartiles of {len(numbers['rounds']['fbrc'])} rounds. The hours are "
         "extrapolated from the updates/s, seconds of updates on one batch; no run of 1M updates "
         "was made, and loading, evaluation and logging are not in them. CQL is TF-Agents' "
@@ -110,13 +99,9 @@ def _describe(numbers: dict[str, Any]) -> str:
     )
 
 
-def _text(numbers: dict[str, Any], digits: int) -> str:
-    low, high = numbers["quartiles"]
-    return f"{numbers['median']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
+@figures.styled
 def _draw(numbers: dict[str, Any]) -> Figure:
-    figure = Figure(figsize=(11.0, 3.8), dpi=curves.DPI, layout="constrained")
+    figure = Figure(figsize=(11.0, 3.8))
     ours = {name: entry["median"] for name, entry in numbers["hours"].items()}
     titles = {
         f"this machine ({numbers['machine']['cores']} cores): extrapolated": ours,
@@ -124,19 +109,17 @@ def _draw(numbers: dict[str, Any]) -> Figure:
     }
     panels = figure.subplots(1, 2, sharey=True)
     for axes, (title, hours) in zip(panels, titles.items()):
-        axes.set_title(title, fontsize=11)
-        axes.set_xlabel("hours")
-        axes.grid(True, axis="x", color="0.9")
-        axes.set_axisbelow(True)
+        axes.set(title=title, xlabel="hours")
         for method, stages in _METHODS.items():
-            ends = np.cumsum([hours[name] for name in stages])
-            for name, end in zip(stages, ends):
+            end = 0.0
+            for name in stages:
                 options = {"color": _COLORS[name], "label": _NAMES[name]}
-                axes.barh(method, hours[name], left=end - hours[name], height=0.6, **options)
-            axes.text(ends[-1], method, f" {ends[-1]:.1f} h", va="center", fontsize=10)
+                axes.barh(method, hours[name], left=end, height=0.6, **options)
+                end += hours[name]
+            axes.text(end, method, f" {end:.1f} h", va="center")
         axes.margins(x=0.18)
     panels[0].invert_yaxis()  # The other one is the same.
     entries = panels[0].get_legend_handles_labels()
-    figure.legend(*entries, loc="outside lower center", ncols=3, fontsize=9)
-    figure.suptitle("Time of 1M updates", fontsize=13)
+    figure.legend(*entries, loc="outside lower center", ncols=3)
+    figure.suptitle("Time of 1M updates")
     return figure

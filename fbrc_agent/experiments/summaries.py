@@ -1,5 +1,6 @@
-"""Results of the runs of a grid: scores, logged numbers, collapse; as numbers and as cells."""
+"""Results of the runs of a grid: scores, logged numbers, collapse; as numbers and as text."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
@@ -8,12 +9,18 @@ import numpy as np
 from fbrc_agent.environments import tasks
 from fbrc_agent.experiments import curves
 from fbrc_agent.experiments.curves import LoggedRun
-from fbrc_agent.experiments.grid import Run
+from fbrc_agent.experiments.grid import Run, Setting
+from fbrc_agent.training import report
 from fbrc_agent.utils import tables
 
 # The last few evaluations of a run, or lines of its log, of which a mean is taken.
 LAST = 5
-_SCORE = "normalized_score"
+SCORE = "normalized_score"
+_EVENTS = {
+    "nan_step": "NaN at step {:,}",
+    "critic_diverged_at": "critic diverged by step {:,}",
+    "collapsed": "collapsed",
+}
 
 
 class Outcome(NamedTuple):
@@ -23,78 +30,100 @@ class Outcome(NamedTuple):
       run: The run.
       log: What it logged within its updates.
       pretrained: What the runs logged whose networks it was given, by names of algorithms.
-      numbers: What a report keeps of it, see `read`.
+      numbers: What means over seeds are taken of: `last_score`; `mean_of_last_scores`, that of the
+        last `LAST`; `pretrained_score`, that of the policy that it was given; and what an
+        experiment adds. None is not known.
     """
 
     run: Run
     log: LoggedRun
     pretrained: Mapping[str, LoggedRun]
-    numbers: dict[str, Any]
+    numbers: dict[str, Optional[float]]
+
+    def events(self) -> dict[str, Any]:
+        """Returns what happened, None or False for what did not.
+
+        That is the step at which it met NaN or infinity, the step at which |Q| first exceeded any
+        return, and whether the mean of its last scores is below half of the pretrained policy's.
+        """
+        mean, given = self.numbers["mean_of_last_scores"], self.numbers["pretrained_score"]
+        return {
+            "nan_step": self.log.event_step("not_finite"),
+            "critic_diverged_at": self.log.event_step("diverged"),
+            "collapsed": mean is not None and given is not None and mean < given - abs(given) / 2,
+        }
 
 
 def read(run: Run) -> Outcome:
-    """Reads a run that is done.
-
-    Its numbers are `seed` and `directory`; `evaluations`, their steps and normalized scores;
-    `last_score`, and `mean_of_last_scores`, that of the last `LAST`; `nan_step`, at which it met
-    NaN or infinity, and `critic_diverged_at`, the step at which |Q| first exceeded any return;
-    `pretrained_score`, that of the policy that it was given; and `collapsed`, whether its mean of
-    last scores is below half of that. What is not known is None.
-    """
+    """Reads a run that is done."""
     log = curves.read(run.root_dir, run.steps)
     pretrained = {name: curves.read(taken.root_dir) for name, taken in run.pretrained.items()}
-    steps, scores = log.curve(_SCORE)
-    mean = log.mean_of_last(_SCORE, LAST)
-    given = next((taken.mean_of_last(_SCORE) for taken in pretrained.values()), None)
-    has_collapsed = mean is not None and given is not None and mean < given - abs(given) / 2
     numbers = {
-        "seed": run.seed,
-        "directory": run.root_dir,
-        "evaluations": {"steps": steps.astype(int).tolist(), "scores": _finite(scores)},
-        "last_score": log.mean_of_last(_SCORE),
-        "mean_of_last_scores": mean,
-        "nan_step": log.event_step("not_finite"),
-        "critic_diverged_at": log.event_step("diverged"),
-        "collapsed": has_collapsed,
-        "pretrained_score": given,
+        "last_score": log.mean_of_last(SCORE),
+        "mean_of_last_scores": log.mean_of_last(SCORE, LAST),
+        "pretrained_score": next((p.mean_of_last(SCORE) for p in pretrained.values()), None),
     }
     return Outcome(run, log, pretrained, numbers)
 
 
-def cell_numbers(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Returns the numbers of the seeds of a setting on a task."""
-    run, names = outcomes[0].run, ("last_score", "mean_of_last_scores", "pretrained_score")
-    return {
-        "task": run.task,
-        "setting": run.setting.name,
-        "label": run.setting.label,
-        "bindings": run.setting.all_bindings,
-        "runs": [outcome.numbers for outcome in outcomes],
-        **{name: mean_and_std(outcome.numbers[name] for outcome in outcomes) for name in names},
-    }
+class Cell(NamedTuple):
+    """The seeds of a setting on a task."""
 
+    task: str
+    setting: Setting
+    outcomes: Sequence[Outcome]
 
-def curve_numbers(log: LoggedRun, names: Sequence[str]) -> dict[str, Any]:
-    """Returns curves of logged numbers, each with the mean of its end and its largest value."""
-    numbers: dict[str, Any] = {}
-    for name in names:
-        steps, values = log.curve(name)
-        known = values[np.isfinite(values)]
-        numbers["steps"] = steps.astype(int).tolist()
-        numbers[name] = {
-            "values": _finite(values),
-            "mean_of_last": log.mean_of_last(name, LAST),
-            "largest": float(known.max()) if len(known) else None,
+    def values(self, name: str) -> list[Optional[float]]:
+        """Returns a number of each seed; None where it is not known."""
+        return [outcome.numbers[name] for outcome in self.outcomes]
+
+    def text(self, name: str, digits: int = 1) -> str:
+        """Returns 'mean ± std' of a number over the seeds."""
+        numbers = mean_and_std(self.values(name))
+        spread = "" if numbers["std"] is None else f" ± {numbers['std']:.{digits}f}"
+        return f"{tables.number(numbers['mean'], digits)}{spread}"
+
+    def what_happened(self) -> str:
+        """Returns NaN, divergence and collapse of the seeds in words; '-' for none."""
+        found = [
+            f"{_EVENTS[name].format(value)} (seed {outcome.run.seed})"
+            for outcome in self.outcomes
+            for name, value in outcome.events().items()
+            if value is not None and value is not False
+        ]
+        return ", ".join(found) or "-"
+
+    def data(self) -> dict[str, Any]:
+        """Returns the description of the data, with its mean normalized score."""
+        described = self.outcomes[0].log.identity["data"]
+        score = report.score(tasks.get_task(self.task), described["return_mean"])
+        return {**described, "score_mean": score}
+
+    def to_json(self, logged: Iterable[str]) -> dict[str, Any]:
+        """Returns the numbers of each seed, their means, and the curves of logged numbers."""
+        return {
+            "task": self.task,
+            "setting": self.setting.name,
+            "label": self.setting.label,
+            "bindings": self.setting.all_bindings,
+            "runs": [
+                {
+                    "seed": outcome.run.seed,
+                    "directory": outcome.run.root_dir,
+                    "curves": {name: _curve(outcome.log, name) for name in logged},
+                    **outcome.events(),
+                    **outcome.numbers,
+                }
+                for outcome in self.outcomes
+            ],
+            **{name: mean_and_std(self.values(name)) for name in self.outcomes[0].numbers},
         }
-    return numbers
 
 
-def data_of(outcome: Outcome) -> dict[str, Any]:
-    """Returns the description of a run's data, with its mean normalized score."""
-    described, task = outcome.log.identity["data"], tasks.get_task(outcome.run.task)
-    mean = described["return_mean"]
-    score = None if mean is None else task.normalized_score(mean)
-    return {**described, "score_mean": None if score is None else float(score)}
+def read_cells(runs: Sequence[Run]) -> list[Cell]:
+    """Reads the runs of a grid that are done, in the order of `grid.make_runs`."""
+    groups = itertools.groupby(map(read, runs), lambda o: (o.run.task, o.run.setting))
+    return [Cell(*key, list(outcomes)) for key, outcomes in groups]
 
 
 def mean_and_std(values: Iterable[Optional[float]]) -> dict[str, Any]:
@@ -107,26 +136,7 @@ def mean_and_std(values: Iterable[Optional[float]]) -> dict[str, Any]:
     }
 
 
-def what_happened(outcomes: Sequence[Outcome]) -> str:
-    """Returns NaN, divergence and collapse of the seeds of a setting; '-' for none."""
-    found = []
-    for numbers in (outcome.numbers for outcome in outcomes):
-        for text, step in (
-            ("NaN at step {:,}", numbers["nan_step"]),
-            ("critic diverged by step {:,}", numbers["critic_diverged_at"]),
-            ("collapsed", numbers["collapsed"] or None),
-        ):
-            if step is not None:
-                found.append(f"{text.format(step)} (seed {numbers['seed']})")
-    return ", ".join(found) or "-"
-
-
-def text(values: Iterable[Optional[float]], digits: int = 1) -> str:
-    """Returns 'mean ± std' of the values of seeds."""
-    numbers = mean_and_std(values)
-    spread = "" if numbers["std"] is None else f" ± {numbers['std']:.{digits}f}"
-    return f"{tables.number(numbers['mean'], digits)}{spread}"
-
-
-def _finite(values: np.ndarray) -> list[Optional[float]]:
-    return [float(value) if np.isfinite(value) else None for value in values]
+def _curve(log: LoggedRun, name: str) -> dict[str, Any]:
+    steps, values = log.curve(name)
+    known = [float(value) if np.isfinite(value) else None for value in values]
+    return {"steps": steps.astype(int).tolist(), "values": known}

@@ -146,7 +146,7 @@ class StageLog:
     def _append(self, step: int, entries: Mapping[str, Any]) -> dict[str, Any]:
         record = {"stage": self.stage, "step": step, "seconds": round(self.seconds, 3), **entries}
         record = {k: _finite_or_text(v) for k, v in record.items()}
-        with open(self._path, "a", encoding="utf-8") as file:
+        with atomic_files.named(self._path), open(self._path, "a", encoding="utf-8") as file:
             file.write(_line(record))
         return record
 

@@ -17,6 +17,31 @@ def temporary_name(path: str) -> str:
     return f"{path}.{uuid.uuid4().hex[:8]}.{os.getpid()}.tmp"
 
 
+def check_path(path: str) -> None:
+    """Refuses a path at which no file can be written, before the work that makes the file.
+
+    Raises:
+      InputError: If it is a directory, or is in none that can be written.
+    """
+    directory = os.path.dirname(path) or "."
+    if os.path.isdir(path) or not os.path.isdir(directory) or not os.access(directory, os.W_OK):
+        raise InputError(
+            f"{path}: cannot be written; it must be the name of a file in a directory that is "
+            "there and can be written."
+        )
+
+
+@contextlib.contextmanager
+def named(path: str) -> Iterator[None]:
+    """Gives errors of the system that name no file, as those of a write to a full disk, `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = path
+        raise
+
+
 @contextlib.contextmanager
 def replacing(path: str) -> Iterator[str]:
     """Yields the `temporary_name` of a file that becomes `path` when the block ends.
@@ -31,9 +56,10 @@ def replacing(path: str) -> Iterator[str]:
         raise InputError(f"{path}: cannot be written (No such file or directory: {directory}).")
     temporary = temporary_name(path)
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
+        with named(path):
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         if os.path.exists(temporary):
@@ -46,7 +72,8 @@ def replacing_directory(path: str) -> Iterator[str]:
     temporary = temporary_name(path)
     os.makedirs(temporary)
     try:
-        yield temporary
+        with named(path):
+            yield temporary
         remove_directory(path)
         os.rename(temporary, path)
     finally:

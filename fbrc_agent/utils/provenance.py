@@ -1,5 +1,7 @@
 """Versions and revision that a result was made with."""
 
+import contextlib
+import importlib.metadata
 import os
 import platform
 import subprocess
@@ -13,14 +15,18 @@ import fbrc_agent
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages that compute."""
-    return {
+    """Returns the versions of Python and of the packages that compute and simulate."""
+    found = {
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "tensorflow_probability": tfp.__version__,
         "tf_agents": tf_agents.__version__,
         "fbrc_agent": fbrc_agent.__version__,
     }
+    for name in ("gymnasium", "mujoco"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def git_revision() -> Optional[str]:

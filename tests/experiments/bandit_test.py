@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from fbrc_agent.experiments import bandit, bandit_landscapes
+from fbrc_agent.experiments import bandit
 from fbrc_agent.networks import action_gradient
 from tests.helpers import numpy_reference
 
-TINY = bandit_landscapes.Settings(
+TINY = bandit.Settings(
     seeds=2, penalty_weights=(0.0, 0.01, 0.1), alphas=(0.0, 0.1, 1.0), num_actions=50, units=8,
     steps=60, batch_size=16, learning_rate=0.01,
 )  # fmt: skip
@@ -22,7 +22,7 @@ def random_weights(networks=2, units=6):
     generator = np.random.default_rng(0)
     shapes = [(1, units), (1, units), (units, units), (1, units), (units, 1), (1, 1)]
     arrays = [generator.normal(size=(networks, *shape)).astype(np.float32) for shape in shapes]
-    return bandit_landscapes.Weights(*(tf.constant(array) for array in arrays))
+    return [tf.constant(array) for array in arrays]
 
 
 def parameters_of(weights, k):
@@ -45,7 +45,7 @@ def exact_landscape(penalty_weight, location, scale):
     O minimizes the mean of (O + log mu - r)^2 over |a| <= 0.25 plus lambda times that of O'^2 over
     [-1, 1]: on a grid, with differences for O', that is a linear system.
     """
-    grid = bandit_landscapes.GRID.astype(np.float64)
+    grid = bandit.GRID.astype(np.float64)
     step = grid[1] - grid[0]
     log_mu = -np.abs(grid - location) / scale - np.log(2.0 * scale)
     density = np.where(np.abs(grid) < 0.2501, 1.0 / 0.5, 0.0) * step
@@ -62,7 +62,7 @@ def test_loss_and_gradient_are_those_of_float64():
     penalty_weights = np.array([0.0, 0.3])
     with tf.GradientTape() as tape:
         tape.watch(weights)
-        losses = bandit_landscapes.losses(
+        losses = bandit.losses(
             weights,
             *(
                 tf.constant(array, tf.float32)
@@ -94,10 +94,10 @@ def test_loss_and_gradient_are_those_of_float64():
 def test_penalty_is_that_of_the_agent():
     weights = random_weights()
     actions = tf.constant(np.linspace(-1.0, 1.0, 9, dtype=np.float32))
-    derivatives = bandit_landscapes.derivatives(weights, actions)
+    derivatives = bandit.derivatives(weights, actions)
     for k in range(2):
         gradient = action_gradient.of_function(
-            lambda a, k=k: bandit_landscapes.values(weights, a[:, 0])[k],
+            lambda a, k=k: bandit.values(weights, a[:, 0])[k],
             actions[:, tf.newaxis],
             tf.TensorShape([9]),
         )
@@ -107,14 +107,14 @@ def test_penalty_is_that_of_the_agent():
 
 
 def test_laplace_has_the_highest_likelihood():
-    assert bandit_landscapes.fit_laplace(np.array([-1.0, 0.0, 3.0])) == (0.0, 4.0 / 3.0)
+    assert bandit.fit_laplace(np.array([-1.0, 0.0, 3.0])) == (0.0, 4.0 / 3.0)
     actions = np.random.default_rng(0).uniform(-0.25, 0.25, 101)
-    location, scale = bandit_landscapes.fit_laplace(actions)
+    location, scale = bandit.fit_laplace(actions)
 
     def likelihood(location, scale):
         return tfp.distributions.Laplace(location, scale).log_prob(actions).numpy().mean()
 
-    best = bandit_landscapes.laplace_log_prob(actions, location, scale).mean()
+    best = bandit.laplace_log_prob(actions, location, scale).mean()
     assert best == pytest.approx(likelihood(location, scale), rel=1e-6)
     for change in (-0.02, 0.02):
         assert likelihood(location + change, scale) < best
@@ -126,11 +126,11 @@ def test_training_comes_to_the_exact_solution():
         TINY, seeds=1, penalty_weights=(0.01, 0.1), num_actions=4000, units=32, steps=600,
         batch_size=64, learning_rate=3e-3,
     )  # fmt: skip
-    landscapes = bandit_landscapes.train(settings)
+    landscapes = bandit.train(settings)
     actions = np.random.default_rng(0).uniform(-0.25, 0.25, 4000)  # The data of seed 0.
-    laplace = bandit_landscapes.fit_laplace(actions)
-    inside = np.abs(bandit_landscapes.GRID) <= 0.25
-    for weight, landscape in zip(settings.penalty_weights, landscapes.fbrc[0]):
+    laplace = bandit.fit_laplace(actions)
+    inside = np.abs(bandit.GRID) <= 0.25
+    for weight, landscape in zip(settings.penalty_weights, landscapes["fbrc"][0]):
 
         def distance(exact_weight, landscape=landscape):
             error = (landscape - exact_landscape(exact_weight, *laplace))[inside]
@@ -141,12 +141,12 @@ def test_training_comes_to_the_exact_solution():
 
 
 def test_networks_of_a_seed_do_not_touch_each_other():
-    together = bandit_landscapes.train(TINY)
-    alone = bandit_landscapes.train(dataclasses.replace(TINY, penalty_weights=(0.1,)))
-    np.testing.assert_allclose(together.fbrc[:, 2], alone.fbrc[:, 0], atol=1e-4)
-    np.testing.assert_allclose(together.brac, alone.brac, atol=1e-4)
-    assert np.abs(together.fbrc[:, 2] - together.fbrc[:, 0]).max() > 0.1
-    assert np.abs(together.fbrc[0] - together.fbrc[1]).max() > 0.01
+    together = bandit.train(TINY)
+    alone = bandit.train(dataclasses.replace(TINY, penalty_weights=(0.1,)))
+    np.testing.assert_allclose(together["fbrc"][:, 2], alone["fbrc"][:, 0], atol=1e-4)
+    np.testing.assert_allclose(together["brac"], alone["brac"], atol=1e-4)
+    assert np.abs(together["fbrc"][:, 2] - together["fbrc"][:, 0]).max() > 0.1
+    assert np.abs(together["fbrc"][0] - together["fbrc"][1]).max() > 0.01
 
 
 def landscapes_with_peaks(fbrc, brac):
@@ -154,9 +154,9 @@ def landscapes_with_peaks(fbrc, brac):
 
     def of(peaks):
         peaks = np.asarray(peaks, np.float64)
-        return -np.abs(bandit_landscapes.GRID - peaks[..., np.newaxis])
+        return -np.abs(bandit.GRID - peaks[..., np.newaxis])
 
-    return bandit_landscapes.Landscapes(of(fbrc), of(brac))
+    return {"fbrc": of(fbrc), "brac": of(brac)}
 
 
 def test_numbers_of_known_landscapes():

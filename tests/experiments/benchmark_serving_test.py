@@ -26,7 +26,7 @@ def test_a_quick_run_measures_every_row_of_serving(tmp_path, capsys):
     arguments = ["--serving", "--quick", "--rounds", 2, "--output", output]
     assert tiny_runs.run_command("benchmark", *arguments) == 0
     result = json.loads(output.read_text())
-    values = {row["name"]: row["value"] for row in result["rows"]}
+    values = {row["name"]: row["median"] for row in result["rows"]}
     assert list(values) == [r.name for r in benchmark.ROWS if r.name.startswith("serving")]
     assert all(math.isfinite(value) and value > 0 for value in values.values())
     goals = {row["name"]: row["goal"] for row in result["rows"] if row["goal"] is not None}

@@ -5,6 +5,7 @@ import math
 import os
 import pathlib
 
+import gin
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,6 +14,7 @@ from fbrc_agent.agents import behavior
 from fbrc_agent.datasets import batches
 from fbrc_agent.experiments import benchmark, benchmark_training
 from fbrc_agent.networks import behavior_network
+from fbrc_agent.training import configuration
 from tests.helpers import tiny_runs
 
 
@@ -25,8 +27,19 @@ def refusal(capsys, *arguments):
     return captured.err.strip()
 
 
+def test_operations_are_those_of_the_products_in_the_graph():
+    left, right = tf.zeros([2, 3]), tf.zeros([4, 3])
+    inner = tf.function(lambda: tf.matmul(left, right, transpose_b=True))  # 2 x 4 sums of 3.
+
+    def outer(x):  # 5 x 4 sums of 2.
+        return tf.matmul(x, inner(), transpose_a=True)
+
+    flops = benchmark_training.product_flops(outer, tf.zeros([2, 5]))
+    assert flops == 2 * (2 * 4 * 3 + 5 * 4 * 2)
+
+
 def test_operations_of_an_update():
-    """One example, two observations, one action, layers of three and four units.
+    """A batch of 8, two observations, one action, layers of three and four units.
 
     Layers of the offset: 3x3, 3x4, 4x1 = 9 + 12 + 4, the action's part of the first 1x3 = 3; of
     the actor: 2x3, 3x4, 4x2 = 6 + 12 + 8; of mu, two components: 2x5, 5x6 = 10 + 30.
@@ -34,17 +47,25 @@ def test_operations_of_an_update():
     critic_loss = 26 + 2 * 40 + 2 * 25 + 2 * (25 + 25 + 16)
     forward, gradient, chain, kernels = 9 + 12, 12 + 3, 3, 12 + 3
     penalty = 26 + 2 * (forward + gradient + chain + kernels)
-    actor_loss = 2 * (25 + 19) + 26 + 20
-    flops = 2 * (critic_loss + penalty + actor_loss)
-    assert flops == 1112
-    sizes = (2, 1), [(3, 4), (3, 4), (5,)], 2
-    assert benchmark_training.update_flops(*sizes) == flops
-
-
-def test_operations_grow_with_the_batch():
-    one = benchmark_training.update_flops((3, 2), [(8,)] * 3, num_components=1)
-    seven = benchmark_training.update_flops((3, 2), [(8,)] * 3, num_components=1, batch_size=7)
-    assert seven == 7 * one
+    # The gradient in the inputs has the observation's part too, which nothing needs.
+    actor_loss = 2 * (25 + 16 + 9) + 26 + 20
+    configuration.parse(
+        ["fbrc.gin"],
+        [
+            "create_offset_network.fc_layer_params = (3, 4)",
+            "create_actor_network.fc_layer_params = (3, 4)",
+            "MixtureBehaviorNetwork.fc_layer_params = (5,)",
+            "MixtureBehaviorNetwork.num_components = 2",
+        ],
+    )
+    sizes = benchmark_training.Sizes(observation_size=2, action_size=1)
+    data = benchmark_training.synthetic_data(sizes, rows=8)
+    batch = next(iter(batches.make_tf_dataset(data, 8, seed=0)))[0]
+    agent = benchmark_training.make_agent("fbrc", data)
+    agent.initialize()
+    flops = benchmark_training.product_flops(agent.train, batch)
+    gin.clear_config()
+    assert flops == 8 * 2 * (critic_loss + penalty + actor_loss)
 
 
 def make_behavior_agent(data):
@@ -136,7 +157,7 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios():
     row = benchmark.select_rows(["fbrc_to_sac"])[0]
     rounds = {"fbrc": [1.0, 20.0, 30.0], "sac": [1.0, 10.0, 10.0]}
     result = benchmark.row_result(row, rounds)
-    assert (result["value"], result["quartiles"]) == (2.0, [1.5, 2.5])
+    assert (result["median"], result["quartiles"]) == (2.0, [1.5, 2.5])
 
 
 def test_peak_memory_sees_what_was_freed():
@@ -156,7 +177,7 @@ def test_a_quick_run(tmp_path, capsys):
     result = json.loads(output.read_text())
     rows = result["rows"]
     assert [row["name"] for row in rows] == names
-    numbers = [number for row in rows for number in (row["value"], *row["quartiles"])]
+    numbers = [number for row in rows for number in (row["median"], *row["quartiles"])]
     assert all(math.isfinite(number) and number > 0 for number in numbers)
     assert {len(v) for group in result["rounds"].values() for v in group.values()} == {2}
     assert list(tmp_path.iterdir()) == [output]
@@ -170,7 +191,7 @@ def test_a_quick_run(tmp_path, capsys):
 def test_a_quick_run_measures_every_row(tmp_path):
     output = tmp_path / "result.json"
     assert tiny_runs.run_command("benchmark", "--quick", "--rounds", 1, "--output", output) == 0
-    values = {row["name"]: row["value"] for row in json.loads(output.read_text())["rows"]}
+    values = {row["name"]: row["median"] for row in json.loads(output.read_text())["rows"]}
     assert list(values) == [row.name for row in benchmark.ROWS]
     assert all(math.isfinite(value) and value > 0 for value in values.values())
 
@@ -182,7 +203,7 @@ def test_a_quick_run_measures_every_row(tmp_path):
             ["--only", "loading", "fbrc_to_dqn"],
             "--only fbrc_to_dqn: there is no such row; the rows",
         ),
-        (["--rounds", "0"], "--rounds is 0; it must be 1 or more."),
+        (["--rounds", "0"], "--rounds is 0; it must be an integer of 1 or more."),
     ],
 )
 def test_wrong_flags(tmp_path, monkeypatch, capsys, arguments, message):
@@ -194,4 +215,7 @@ def test_wrong_flags(tmp_path, monkeypatch, capsys, arguments, message):
 @pytest.mark.parametrize("path", ["", "none/result.json"])
 def test_output_that_cannot_be_a_file(tmp_path, capsys, path):
     error = refusal(capsys, "--output", tmp_path / path)
-    assert f"--output is {tmp_path / path}; it must be the name of a JSON file" in error
+    assert error.endswith(
+        ": cannot be written; it must be the name of a file in a directory that is "
+        "there and can be written."
+    )

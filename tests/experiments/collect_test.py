@@ -9,7 +9,7 @@ import pytest
 
 from fbrc_agent.datasets import sources
 from fbrc_agent.datasets.sources import load_dataset
-from fbrc_agent.experiments import collect, online_sac
+from fbrc_agent.experiments import collect
 from fbrc_agent.utils.errors import InputError
 
 _GIN = os.path.join(os.path.dirname(__file__), os.pardir, os.pardir, "gin", "collect")
@@ -130,7 +130,7 @@ def test_medium_expert_is_half_and_half(tmp_path, monkeypatch):
         return parts[-1]
 
     monkeypatch.setattr(collect, "_rollout", record)
-    monkeypatch.setattr(online_sac.OnlineSac, "train_until", _pretend_to_train)
+    monkeypatch.setattr(collect, "train", _pretend_to_train)
     path = str(tmp_path / "medium-expert.hdf5")
     collect.collect(path, level="medium-expert", num_transitions=301)
     columns, attributes = _read(path)
@@ -143,13 +143,15 @@ def test_medium_expert_is_half_and_half(tmp_path, monkeypatch):
     assert attributes["expert_return_reached"] == 2.0
 
 
-def _pretend_to_train(trainer, threshold, name):
-    trainer.evaluation_return = {"medium_return": 1.0, "expert_return": 2.0}[name]
+def _pretend_to_train(environment_id, seed, thresholds):
+    recorder = collect.Recorder(environment_id, seed, capacity=1)
+    for value, _ in enumerate(thresholds, 1):
+        yield float(value), recorder, lambda observation: np.zeros(1, np.float32)
 
 
 @pytest.mark.parametrize("level, name", [("medium", "medium_return"), ("expert", "expert_return")])
 def test_medium_and_expert_are_rollouts_at_their_threshold(tmp_path, monkeypatch, level, name):
-    monkeypatch.setattr(online_sac.OnlineSac, "train_until", _pretend_to_train)
+    monkeypatch.setattr(collect, "train", _pretend_to_train)
     path = str(tmp_path / "data.hdf5")
     collect.collect(path, level=level, num_transitions=250)
     columns, attributes = _read(path)
@@ -164,10 +166,10 @@ def test_a_threshold_out_of_reach_is_an_error_and_writes_nothing(tmp_path):
 
 
 def test_an_interruption_writes_nothing(tmp_path, monkeypatch):
-    def interrupt(trainer, threshold, name):
+    def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(online_sac.OnlineSac, "train_until", interrupt)
+    monkeypatch.setattr(collect, "train", interrupt)
     with pytest.raises(KeyboardInterrupt):
         collect.collect(str(tmp_path / "data.hdf5"), level="medium")
     assert os.listdir(tmp_path) == []
@@ -197,7 +199,9 @@ def test_an_output_that_exists_is_kept(tmp_path):
 
 
 def test_a_missing_directory_is_an_input_error(tmp_path):
-    with pytest.raises(InputError, match="directory is missing"):
+    with pytest.raises(
+        InputError, match="cannot be written; it must be the name of a file in a directory"
+    ):
         collect.collect(str(tmp_path / "no" / "data.hdf5"), level="random")
 
 

@@ -42,18 +42,19 @@ def test_every_name_has_its_function(name):
     assert experiments.get(name).__name__ == f"run_{name}"
 
 
-def test_an_experiment_is_run_in_its_directory_and_reported(tmp_path):
+def test_an_experiment_is_run_in_its_directory_and_reported(tmp_path, monkeypatch, capsys):
     asked = []
 
     def function(root_dir, quick):
         asked.append((root_dir, quick))
         return make_report()
 
+    monkeypatch.setattr(experiments, "get", lambda name: function)
     root_dir = str(tmp_path / "new" / "run")
-    text = experiments.run(function, root_dir, True, ["bandit"])
+    assert tiny_runs.run_command("reproduce", "bandit", "--quick", "--root_dir", root_dir) == 0
     assert asked == [(root_dir, True)]
     names = ["bandit.json", "bandit.png", "README.md"]
-    assert text.splitlines() == [
+    assert capsys.readouterr().out.splitlines() == [
         *["Of one arm", "", "It is 1.5.", ""],
         *[f"{root_dir}/{name}" for name in names],
     ]

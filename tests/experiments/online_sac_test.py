@@ -1,4 +1,4 @@
-"""Tests of experiments.online_sac: the record of the transitions and the batches for SAC."""
+"""Tests of experiments.collect: the record of the transitions and the batches for SAC."""
 
 import gymnasium
 import numpy as np
@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
-from fbrc_agent.experiments import online_sac
+from fbrc_agent.datasets import batches
+from fbrc_agent.experiments import collect
 from fbrc_agent.utils.errors import InputError
 
 
@@ -46,7 +47,7 @@ def _chain():
 
 
 def _record(num_steps):
-    recorder = online_sac.Recorder(CHAIN, seed=0, capacity=100)
+    recorder = collect.Recorder(CHAIN, seed=0, capacity=100)
     for step in range(num_steps):
         recorder.step(np.array([0.0, step], np.float32))
     return recorder
@@ -88,7 +89,7 @@ def test_batches_hold_complete_transitions_of_what_was_recorded():
 
 def test_random_actions_fill_the_action_box():
     generator = np.random.default_rng(0)
-    actions = np.array([online_sac.random_action(_Chain(), generator) for _ in range(500)])
+    actions = np.array([collect.random_action(_Chain(), generator) for _ in range(500)])
     np.testing.assert_allclose(actions.min(axis=0), [-1.0, 2.0], atol=0.02)
     np.testing.assert_allclose(actions.max(axis=0), [1.0, 4.0], atol=0.02)
     assert actions.dtype == np.float32
@@ -99,8 +100,8 @@ def test_sac_learns_a_one_step_task():
     tf.keras.utils.set_random_seed(0)
     observation_spec = tf.TensorSpec([1], tf.float32, "observation")
     action_spec = tensor_spec.BoundedTensorSpec([1], tf.float32, -1.0, 1.0, "action")
-    agent = online_sac.make_sac_agent(observation_spec, action_spec, (32,), learning_rate=1e-2)
-    train = online_sac.train_fn(agent)
+    agent = collect.make_sac_agent(observation_spec, action_spec, (32,), learning_rate=1e-2)
+    train = tf.function(lambda *batch: agent.train(batches.to_trajectory(*batch)).loss)
     generator = np.random.default_rng(0)
     observations = np.zeros([64, 1], np.float32)
     for _ in range(300):
@@ -115,33 +116,33 @@ def test_sac_learns_a_one_step_task():
 def test_the_two_critics_differ():
     observation_spec = tf.TensorSpec([2], tf.float32)
     action_spec = tensor_spec.BoundedTensorSpec([1], tf.float32, -1.0, 1.0)
-    agent = online_sac.make_sac_agent(observation_spec, action_spec, (4, 4))
+    agent = collect.make_sac_agent(observation_spec, action_spec, (4, 4))
     pairs = zip(agent._critic_network_1.variables, agent._critic_network_2.variables)
     assert all(not np.array_equal(a, b) for a, b in pairs if a.shape.rank == 2)
 
 
+SIZES = {
+    "num_random_steps": 10,
+    "batch_size": 4,
+    "evaluation_interval": 20,
+    "num_evaluation_episodes": 1,
+}
+
+
 def test_training_too_short_for_an_evaluation_is_an_input_error():
+    training = collect.train("Pendulum-v1", 0, {"low": 0.0}, max_steps=29, **SIZES)
     with pytest.raises(InputError, match="OnlineSac.max_steps is 29; it must be .* 30 or more"):
-        online_sac.OnlineSac(
-            "Pendulum-v1", seed=0, max_steps=29, num_random_steps=10, evaluation_interval=20
-        )
+        next(training)
 
 
-def test_training_stops_where_the_threshold_is_reached():
-    trainer = online_sac.OnlineSac(
-        "Pendulum-v1",
-        seed=0,
-        max_steps=60,
-        num_random_steps=10,
-        batch_size=4,
-        evaluation_interval=20,
-        num_evaluation_episodes=1,
-    )
-    trainer.train_until(-1e9, "low")
-    assert trainer.recorder.size == 20
+def test_training_stops_where_a_threshold_is_reached():
+    thresholds = {"low": -1e9, "high": 0.0}
+    training = collect.train("Pendulum-v1", 0, thresholds, max_steps=60, **SIZES)
+    _, recorder, _ = next(training)
+    assert recorder.size == 20
     with pytest.raises(InputError, match="within OnlineSac.max_steps = 60 steps; high = 0"):
-        trainer.train_until(0.0, "high")
-    assert trainer.recorder.size == 60
+        next(training)
+    assert recorder.size == 60
 
 
 @pytest.mark.parametrize(
@@ -151,4 +152,4 @@ def test_training_stops_where_the_threshold_is_reached():
 def test_arguments_out_of_range_are_refused(argument, value):
     specs = tf.TensorSpec([1]), tensor_spec.BoundedTensorSpec([1], tf.float32, -1.0, 1.0)
     with pytest.raises(InputError, match=f"make_sac_agent.{argument} is"):
-        online_sac.make_sac_agent(*specs, **{argument: value})
+        collect.make_sac_agent(*specs, **{argument: value})

@@ -129,9 +129,8 @@ def test_scores_are_those_of_the_metrics(complete_lambda):
     # Last: 70 and 78. All four are among the last five: 180 / 4 and 204 / 4.
     assert fbrc["last_score"] == {"mean": 74.0, "std": pytest.approx(32.0**0.5), "n": 2}
     assert [run["mean_of_last_scores"] for run in fbrc["runs"]] == [45.0, 51.0]
-    assert fbrc["runs"][1]["evaluations"] == {
-        "steps": [100, 200, 300, 400],
-        "scores": [10.0, 52.0, 64.0, 78.0],
+    assert fbrc["runs"][1]["curves"] == {
+        "normalized_score": {"steps": [100, 200, 300, 400], "values": [10.0, 52.0, 64.0, 78.0]}
     }
 
 
@@ -211,13 +210,15 @@ def test_norms_are_those_of_the_runs_of_lambda(tmp_path):
     path = runs_dir / TASK / "lambda-0" / "seed0" / "metrics.jsonl"
     path.write_text("".join(json.dumps(r) + "\n" for r in records))
     assert run_with_sizes("norms", tmp_path, seeds=1) == 0
-    (norms,) = cells_by_setting(tmp_path, "norms")["lambda-0"]["gradient_norms"]
-    assert norms["offset_gradient_norm"] == {
+    cell = cells_by_setting(tmp_path, "norms")["lambda-0"]
+    (run,) = cell["runs"]
+    assert run["curves"]["offset_gradient_norm"] == {
+        "steps": [1, 2, 3, 4, 5, 6],
         "values": [90.0, 1.0, 2.0, 3.0, 4.0, None],
-        "mean_of_last": 20.0,
-        "largest": 90.0,
     }
-    assert norms["behavior_gradient_norm"]["mean_of_last"] == 3.0
+    assert run["offset_gradient_norm_at_end"] == 20.0
+    assert cell["largest_offset_gradient_norm"] == {"mean": 90.0, "std": None, "n": 1}
+    assert cell["behavior_gradient_norm_at_end"]["mean"] == 3.0
 
 
 def test_density_reports_likelihood_and_scores_of_each_behavior_policy(tmp_path):
@@ -321,7 +322,7 @@ def real_runs(tmp_path_factory):
 
 def test_runs_have_the_behavior_policy_of_the_grid(real_runs):
     fbrc, _ = real_runs
-    assert fbrc.is_complete()
+    assert fbrc.completed_updates() == 20
     lines = tiny_runs.read_lines(fbrc.root_dir)
     assert {line["stage"] for line in lines} == {"fbrc"}
     config = open(os.path.join(fbrc.root_dir, "operative_config.gin"), encoding="utf-8").read()
@@ -331,12 +332,13 @@ def test_runs_have_the_behavior_policy_of_the_grid(real_runs):
 
 def test_numbers_of_a_run_are_those_of_its_metrics(real_runs):
     fbrc, _ = real_runs
-    numbers = summaries.cell_numbers([summaries.read(fbrc)])
+    (cell,) = summaries.read_cells([fbrc])
+    numbers = cell.to_json([summaries.SCORE])
     lines = tiny_runs.read_lines(fbrc.root_dir)
     returns = [(r["step"], sum(r["returns"]) / len(r["returns"])) for r in lines if "returns" in r]
-    assert numbers["runs"][0]["evaluations"] == {
+    assert numbers["runs"][0]["curves"]["normalized_score"] == {
         "steps": [10, 20],
-        "scores": pytest.approx([100 * (r - RANDOM) / (EXPERT - RANDOM) for _, r in returns]),
+        "values": pytest.approx([100 * (r - RANDOM) / (EXPERT - RANDOM) for _, r in returns]),
     }
     fitted = tiny_runs.read_lines(fbrc.pretrained["behavior"].root_dir)
     last = [r["normalized_score"] for r in fitted if "normalized_score" in r][-1]
@@ -345,8 +347,8 @@ def test_numbers_of_a_run_are_those_of_its_metrics(real_runs):
 
 def test_nan_is_an_outcome(real_runs):
     _, bad = real_runs
-    assert 1 <= summaries.read(bad).numbers["nan_step"] <= 20
-    assert not bad.is_complete()
+    assert 1 <= summaries.read(bad).events()["nan_step"] <= 20
+    assert bad.completed_updates() == 0
 
 
 def test_a_second_call_leaves_what_is_done_alone(real_runs):
@@ -362,8 +364,8 @@ def test_a_run_that_is_not_complete_is_refused_by_train(real_runs):
         real_runs[0].sizes, steps=30, bindings=[*NETWORKS, "FbrcAgent.gamma = 0.5"]
     )
     (run,) = grid.make_runs([runs.FBRC], sizes)
-    os.remove(run.gin_path)
-    os.remove(run.pretrained["behavior"].gin_path)
+    os.remove(run.path("run.gin"))
+    os.remove(run.pretrained["behavior"].path("run.gin"))
     with pytest.raises(InputError, match=r"code 2 \(train: .* FbrcAgent.gamma = 0.99, not 0.5"):
         processes.run_all([run], num_jobs=1)
 
@@ -391,7 +393,7 @@ def test_a_score_is_shown_though_its_step_was_logged_before(resumed_run, capsys)
         write_lines(resumed_run, *lines)
         bar.show([resumed_run])
         shown.append(bar.bar.postfix)
-    bar.close()
+    bar.bar.close()
     title = f"{TASK}, fbrc, seed 0"
     assert shown == [None, f"{title}: score 30.0", f"{title}: score 30.0"]
     assert f"{title}: score 30.0" in capsys.readouterr().err
@@ -404,7 +406,7 @@ def test_a_killed_run_that_resumes_from_its_checkpoint_is_shown_at_no_rate(resum
         bar.show([resumed_run])
         assert bar.bar.n == step
         assert bar.bar.n - bar.bar.initial == done
-    bar.close()
+    bar.bar.close()
 
 
 def test_a_run_that_fails_ends_the_experiment_with_its_log(tmp_path):

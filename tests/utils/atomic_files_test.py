@@ -78,3 +78,29 @@ def test_what_another_process_is_writing_is_left(tmp_path):
     path.write_bytes(b"half")
     atomic_files.remove_leftovers(str(tmp_path))
     assert path.exists()
+
+
+def test_directory_is_there_once_the_block_has_ended(tmp_path):
+    path = tmp_path / "directory"
+    path.mkdir()
+    (path / "old").touch()
+    with atomic_files.replacing_directory(str(path)) as temporary:
+        with open(os.path.join(temporary, "new"), "wb"):
+            pass
+        assert os.listdir(path) == ["old"]
+    assert os.listdir(path) == ["new"] and os.listdir(tmp_path) == ["directory"]
+
+
+def test_directory_stays_as_it_was_if_the_block_raises(tmp_path):
+    path = tmp_path / "directory"
+    path.mkdir()
+    (path / "old").touch()
+    with pytest.raises(RuntimeError), atomic_files.replacing_directory(str(path)):
+        raise RuntimeError
+    assert os.listdir(path) == ["old"] and os.listdir(tmp_path) == ["directory"]
+
+
+def test_a_full_disk_is_named():
+    with pytest.raises(OSError, match="No space left on device: 'metrics'"):
+        with atomic_files.named("metrics"), open("/dev/full", "w", encoding="utf-8") as file:
+            file.write("text")
