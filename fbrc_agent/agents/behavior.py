@@ -24,6 +24,14 @@ BehaviorLossInfo = collections.namedtuple(
     "BehaviorLossInfo", ("behavior_loss", "alpha_loss", "log_prob", "entropy")
 )
 
+PANELS = (
+    algorithm.Panel(
+        "Behavior policy",
+        "nats",
+        {"log_prob": "log-likelihood of the data", "entropy": "entropy"},
+    ),
+)
+
 
 @gin.configurable
 class BehaviorAgent(tf_agent.TFAgent):
@@ -263,6 +271,12 @@ def load_behavior_network(directory: str) -> behavior_network.MixtureBehaviorNet
     return net
 
 
+def diagnostics(agent: BehaviorAgent, experience: types.NestedTensor) -> dict[str, tf.Tensor]:
+    """Returns `alpha`, the entropy temperature."""
+    del experience
+    return {"alpha": agent.alpha}
+
+
 @gin.configurable
 def behavior() -> algorithm.Algorithm:
     """The behavior policy mu(a|s) as an algorithm, whose network others take."""
@@ -272,12 +286,6 @@ def behavior() -> algorithm.Algorithm:
         create_agent=create_behavior_agent,
         trained_network=lambda agent: agent.behavior_network,
         is_greedy=False,  # As the data was made.
-        diagnostics=lambda agent, experience: {"alpha": agent.alpha},
-        panels=(
-            algorithm.Panel(
-                "Behavior policy",
-                "nats",
-                {"log_prob": "log-likelihood of the data", "entropy": "entropy"},
-            ),
-        ),
+        diagnostics=diagnostics,
+        panels=PANELS,
     )

@@ -12,13 +12,12 @@ import gin
 import tensorflow as tf
 from tf_agents.networks import network
 from tf_agents.policies import actor_policy, tf_policy
-from tf_agents.train.utils import train_utils
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 from tf_agents.utils import common
 
 from fbrc_agent.agents import algorithm, arguments, behavior, offline_sac
-from fbrc_agent.networks import action_gradient, actor_network, network_checks
+from fbrc_agent.networks import action_gradient, network_checks
 from fbrc_agent.networks import critic_network as critic_networks
 from fbrc_agent.utils import checks
 
@@ -209,9 +208,9 @@ class FbrcAgent(offline_sac.OfflineSacAgent):
         loss = td_loss + self._gradient_penalty_weight * penalty
         return loss, {"gradient_penalty": penalty, "behavior_log_prob": log_mu}
 
-    def _actor_loss(self, states):
+    def _actor_loss(self, states, data_actions):
         """Returns alpha log pi(a|s) - min_i [ O_i(s, a) + log mu(a|s) ], a ~ pi(.|s)."""
-        return super()._actor_loss(states)
+        return super()._actor_loss(states, data_actions)
 
     def _alpha_loss(self, log_pi):
         """Returns alpha (-log pi(a|s) - target entropy), or with log alpha in place of alpha."""
@@ -331,49 +330,33 @@ def create_fbrc_agent(
       pretrained: mu by the name "behavior".
       target_entropy_per_dimension: The target entropy divided by A, nats; the authors' is -1.
     """
-    # Each stage sets the seed, so that a behavior policy from another run changes nothing.
-    tf.keras.utils.set_random_seed(seed)
-    observation_spec = time_step_spec.observation
-    agent = FbrcAgent(
-        time_step_spec,
-        action_spec,
-        critic_network=critic_networks.create_offset_network((observation_spec, action_spec)),
-        actor_network=actor_network.create_actor_network(observation_spec, action_spec),
-        behavior_network=pretrained["behavior"],
-        target_entropy=target_entropy_per_dimension * action_spec.shape.num_elements(),
-        train_step_counter=train_utils.create_train_step(),
-        seed=seed,
+    shared = offline_sac.create_arguments(
+        time_step_spec, action_spec, seed, target_entropy_per_dimension
     )
-    for name in ("actor_optimizer", "critic_optimizer", "alpha_optimizer"):
-        checks.check_optimizer(name, getattr(agent, f"_{name}"))
+    agent = FbrcAgent(
+        time_step_spec, action_spec, behavior_network=pretrained["behavior"], **shared
+    )
+    offline_sac.check_optimizers(agent)
     return agent
 
 
 @gin.configurable
 def fbrc() -> algorithm.Algorithm:
     """Fisher-BRC as an algorithm; the behavior policy is trained first."""
-    return algorithm.Algorithm(
-        name="fbrc",
-        label="F-BRC",
-        create_agent=create_fbrc_agent,
+    gradients = algorithm.Panel(
+        "Action gradients",
+        "mean norm, 1 / unit of action",
+        {
+            "offset_gradient_norm": r"$\|\nabla_a O(s, a)\|$",
+            "behavior_gradient_norm": r"$\|\nabla_a \log\mu(a|s)\|$",
+        },
+        log_scale=True,
+    )
+    return offline_sac.make_algorithm(
+        "fbrc",
+        "F-BRC",
+        create_fbrc_agent,
+        panels=(gradients,),
         pretraining=(behavior.behavior(),),
-        diagnostics=FbrcAgent.diagnostics,
-        values=FbrcAgent.values,
-        average_policy=lambda agent: agent.average_policy,
-        discounting=FbrcAgent.discounting,
-        q_names=("q_data", "q_policy"),
         likely_causes=FbrcAgent.likely_causes,
-        panels=(
-            *offline_sac.LOSS_PANELS,
-            algorithm.Panel(
-                "Action gradients",
-                "mean norm, 1 / unit of action",
-                {
-                    "offset_gradient_norm": r"$\|\nabla_a O(s, a)\|$",
-                    "behavior_gradient_norm": r"$\|\nabla_a \log\mu(a|s)\|$",
-                },
-                log_scale=True,
-            ),
-            *offline_sac.POLICY_PANELS,
-        ),
     )

@@ -7,22 +7,26 @@ have one pass through the policy, and losses that an algorithm adds its terms to
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Optional
 
+import gin
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.agents.sac import sac_agent
 from tf_agents.networks import network
 from tf_agents.policies import actor_policy, tf_policy
+from tf_agents.train.utils import train_utils
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 from tf_agents.utils import common, nest_utils
 
 from fbrc_agent.agents import algorithm, arguments, average, updates
+from fbrc_agent.networks import actor_network as actor_networks
+from fbrc_agent.networks import critic_network as critic_networks
 from fbrc_agent.networks import network_checks
-from fbrc_agent.utils import sampling
+from fbrc_agent.utils import checks, sampling
 
 # The draws of actions in a step: a' of the target, a of an algorithm's own term, of the actor's and
 # of the temperature's loss, and of the diagnostics.
-TARGET, OWN_TERM, ACTOR, TEMPERATURE, DIAGNOSTICS = DRAWS = range(5)
+TARGET, OWN_TERM, ACTOR, TEMPERATURE, DIAGNOSTICS = _DRAWS = range(5)
 
 LOSS_PANELS = (
     algorithm.Panel("Critic loss", "", {"critic_loss": "critic loss"}, log_scale=True),
@@ -59,6 +63,7 @@ class TdError(NamedTuple):
     reward_scale_factor: types.Float
 
 
+@gin.configurable
 class OfflineSacAgent(sac_agent.SacAgent):
     """An offline actor-critic: `SacAgent`, and what its subclasses add to the three losses.
 
@@ -69,6 +74,8 @@ class OfflineSacAgent(sac_agent.SacAgent):
     """
 
     loss_info_class: Callable[..., Any] = sac_agent.SacLossInfo
+    # How many draws a step has; a subclass that needs more has numbers of its own from here on.
+    num_draws = len(_DRAWS)
 
     def __init__(
         self,
@@ -188,8 +195,13 @@ class OfflineSacAgent(sac_agent.SacAgent):
         discounts = tf.cast(td_error.gamma * next_time_steps.discount, values.dtype)
         return tf.cast(rewards, values.dtype) + discounts * values
 
-    def _actor_loss(self, states: States) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns alpha log pi(a|s) - min_i Q_i(s, a), a ~ pi(.|s), and log pi(a|s)."""
+    def _actor_loss(
+        self, states: States, data_actions: Optional[types.NestedTensor]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns alpha log pi(a|s) - min_i Q_i(s, a), a ~ pi(.|s), and log pi(a|s).
+
+        `data_actions`, None in `actor_loss`, are for terms of subclasses.
+        """
         actions, log_pi = self._sample(states.policy, ACTOR)
         q_values = self._min_q(states, actions)
         loss = tf.cast(self.alpha, log_pi.dtype) * log_pi - q_values
@@ -228,9 +240,10 @@ class OfflineSacAgent(sac_agent.SacAgent):
         state = policy.get_initial_state(batch_size)
         return policy.distribution(time_steps, policy_state=state).action
 
-    def _sample(self, policy: types.NestedDistribution, draw: int):
+    def _sample(self, policy: types.NestedDistribution, draw: int, sample_shape=()):
         """Returns a ~ pi(.|s) and log pi(a|s)."""
-        actions = sampling.sample(policy, self._seed, self.train_step_counter, draw, len(DRAWS))
+        step, draws = self.train_step_counter, self.num_draws
+        actions = sampling.sample(policy, self._seed, step, draw, draws, sample_shape)
         return actions, common.log_probability(policy, actions, self.action_spec)
 
     def _actions_and_log_probs(self, time_steps, training=False):
@@ -258,7 +271,7 @@ class OfflineSacAgent(sac_agent.SacAgent):
     def actor_loss(self, time_steps, weights=None, training=True) -> tf.Tensor:
         """Returns the actor loss, a scalar; arguments as in `SacAgent.actor_loss`."""
         nest_utils.assert_same_structure(time_steps, self.time_step_spec)
-        return self._mean_actor_loss(self._states(time_steps, bool(training)), weights)[0]
+        return self._mean_actor_loss(self._states(time_steps, bool(training)), None, weights)[0]
 
     def alpha_loss(self, time_steps, weights=None, training=False) -> tf.Tensor:
         """Returns the temperature's loss, a scalar; arguments as in `SacAgent.alpha_loss`."""
@@ -273,9 +286,9 @@ class OfflineSacAgent(sac_agent.SacAgent):
             means = {name: self._mean(term, weights) for name, term in terms.items()}
             return self._mean(loss, weights, regularization), means
 
-    def _mean_actor_loss(self, states, weights) -> tuple[tf.Tensor, tf.Tensor]:
+    def _mean_actor_loss(self, states, data_actions, weights) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.name_scope("actor_loss"):
-            loss, log_pi = self._actor_loss(states)
+            loss, log_pi = self._actor_loss(states, data_actions)
             regularization = self._actor_network.losses if self._actor_network else None
             return self._mean(loss, weights, regularization), log_pi
 
@@ -325,7 +338,7 @@ class OfflineSacAgent(sac_agent.SacAgent):
                     )
                     critic_loss *= self._critic_loss_weight
                 self._minimize(tape, "Critic", critic_loss, critic_variables)
-            actor_loss, log_pi = self._mean_actor_loss(states, weights)
+            actor_loss, log_pi = self._mean_actor_loss(states, actions, weights)
             actor_loss *= self._actor_loss_weight
         self._minimize(actor_tape, "Actor", actor_loss, actor_variables)
         with updates.tape([self._log_alpha]) as tape:
@@ -353,7 +366,7 @@ class OfflineSacAgent(sac_agent.SacAgent):
         time_steps, actions, next_steps = self._batch(experience, weights)
         states = self._states(time_steps, training)
         critic_loss, terms = self._mean_critic_loss(states, actions, next_steps, weights, training)
-        actor_loss, log_pi = self._mean_actor_loss(states, weights)
+        actor_loss, log_pi = self._mean_actor_loss(states, actions, weights)
         alpha_loss = self._mean_alpha_loss(time_steps, log_pi, weights)
         return self._loss_info(
             self._critic_loss_weight * critic_loss,
@@ -420,3 +433,62 @@ class OfflineSacAgent(sac_agent.SacAgent):
         if self._include_critic_entropy_term or self._gamma >= 1.0:
             return None
         return algorithm.Discounting(self._reward_scale_factor, self._reward_bonus, self._gamma)
+
+
+def create_arguments(
+    time_step_spec: ts.TimeStep,
+    action_spec: types.BoundedTensorSpec,
+    seed: int,
+    target_entropy_per_dimension: float,
+) -> dict[str, Any]:
+    """Returns what the gin-configured agents of all actor-critics are made of.
+
+    Args:
+      time_step_spec: A `TimeStep` spec.
+      action_spec: A `BoundedTensorSpec` of shape [A].
+      seed: Seed of the weights and samples.
+      target_entropy_per_dimension: The target entropy divided by A, nats.
+    """
+    # Each stage sets the seed, so that a network from another run changes nothing.
+    tf.keras.utils.set_random_seed(seed)
+    observation_spec = time_step_spec.observation
+    return {
+        "critic_network": critic_networks.create_offset_network((observation_spec, action_spec)),
+        "actor_network": actor_networks.create_actor_network(observation_spec, action_spec),
+        "target_entropy": target_entropy_per_dimension * action_spec.shape.num_elements(),
+        "train_step_counter": train_utils.create_train_step(),
+        "seed": seed,
+    }
+
+
+def check_optimizers(agent: OfflineSacAgent, *more: str) -> None:
+    """Refuses an agent without optimizers, which could not be trained, with an InputError."""
+    for name in ("actor_optimizer", "critic_optimizer", "alpha_optimizer", *more):
+        checks.check_optimizer(name, getattr(agent, f"_{name}"))
+
+
+def make_algorithm(
+    name: str,
+    label: str,
+    create_agent: Callable[..., tf_agent.TFAgent],
+    panels: Sequence[algorithm.Panel] = (),
+    **attributes: Any,
+) -> algorithm.Algorithm:
+    """Returns the record of an algorithm whose agent is an `OfflineSacAgent`.
+
+    Args:
+      name: As of `Algorithm`.
+      label: As of `Algorithm`.
+      create_agent: As of `Algorithm`.
+      panels: Those of the algorithm's own numbers.
+      **attributes: Other attributes of `Algorithm`.
+    """
+    shared = {
+        "diagnostics": OfflineSacAgent.diagnostics,
+        "values": lambda agent, observation, action: agent.values(observation, action),
+        "average_policy": lambda agent: agent.average_policy,
+        "discounting": OfflineSacAgent.discounting,
+        "q_names": ("q_data", "q_policy"),
+        "panels": (*LOSS_PANELS, *panels, *POLICY_PANELS),
+    }
+    return algorithm.Algorithm(name, label, create_agent, **{**shared, **attributes})

@@ -3,6 +3,7 @@
 TensorFlow's stateful generators keep a position that no checkpoint holds.
 """
 
+from collections.abc import Sequence
 from typing import Optional
 
 import tensorflow as tf
@@ -15,8 +16,9 @@ def sample(
     step: tf.Variable,
     draw: int,
     num_draws: int,
+    sample_shape: Sequence[int] = (),
 ) -> types.NestedTensor:
-    """Returns a sample of each distribution of a nest.
+    """Returns samples of each distribution of a nest.
 
     With a seed, the sample of leaf l at step t, on replica r of R, has the stateless key
 
@@ -30,9 +32,10 @@ def sample(
       step: Counts the training steps, t.
       draw: Which of the draws of a step this is, 0 to `num_draws` - 1.
       num_draws: D.
+      sample_shape: Shape of the samples, before that of a sample; one sample by default.
     """
     if seed is None:
-        return tf.nest.map_structure(lambda distribution: distribution.sample(), distributions)
+        return tf.nest.map_structure(lambda d: d.sample(sample_shape), distributions)
     replica = tf.distribute.get_replica_context()
     index = tf.cast(step, tf.int32)
     if replica is not None:
@@ -40,7 +43,8 @@ def sample(
     leaves = tf.nest.flatten(distributions)
     samples = [
         distribution.sample(
-            seed=tf.stack([tf.constant(seed), (index * len(leaves) + leaf) * num_draws + draw])
+            sample_shape,
+            seed=tf.stack([tf.constant(seed), (index * len(leaves) + leaf) * num_draws + draw]),
         )
         for leaf, distribution in enumerate(leaves)
     ]

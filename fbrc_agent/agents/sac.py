@@ -1,0 +1,45 @@
+"""SAC on a fixed data set: the yardstick that collapses where the data does not support its actor.
+
+Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", 2018 (arXiv 1812.05905).
+"""
+
+from collections.abc import Mapping
+
+import gin
+from tf_agents.networks import network
+from tf_agents.trajectories import time_step as ts
+from tf_agents.typing import types
+
+from fbrc_agent.agents import algorithm, offline_sac
+
+
+@gin.configurable
+def create_sac_agent(
+    time_step_spec: ts.TimeStep,
+    action_spec: types.BoundedTensorSpec,
+    seed: int,
+    pretrained: Mapping[str, network.Network],
+    target_entropy_per_dimension: float = -1.0,
+) -> offline_sac.OfflineSacAgent:
+    """Returns the gin-configured `OfflineSacAgent`, which without more is `SacAgent`.
+
+    Args:
+      time_step_spec: A `TimeStep` spec.
+      action_spec: A `BoundedTensorSpec` of shape [A].
+      seed: Seed of the weights and samples.
+      pretrained: Nothing.
+      target_entropy_per_dimension: The target entropy divided by A, nats.
+    """
+    del pretrained
+    shared = offline_sac.create_arguments(
+        time_step_spec, action_spec, seed, target_entropy_per_dimension
+    )
+    agent = offline_sac.OfflineSacAgent(time_step_spec, action_spec, **shared)
+    offline_sac.check_optimizers(agent)
+    return agent
+
+
+@gin.configurable
+def sac() -> algorithm.Algorithm:
+    """SAC as an algorithm."""
+    return offline_sac.make_algorithm("sac", "SAC", create_sac_agent)
