@@ -183,8 +183,8 @@ def evaluate(flags: argparse.Namespace) -> None:
     named, references = model_card.read_task(policy)
     if flags.task is None and ":" in (named or ""):
         raise InputError(
-            f"The policy's card names the task {named}, which imports a module; give --task {named} "
-            "if you trust it."
+            f"The policy's card names the task {named}, which imports a module; give --task "
+            f"{named} if you trust it."
         )
     known = references if flags.task in (None, named) else None
     task = tasks.get_task(flags.task or named, known)
