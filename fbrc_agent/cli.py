@@ -179,8 +179,15 @@ def evaluate(flags: argparse.Namespace) -> None:
     from fbrc_agent.training import report
 
     policy = policy_versions.newest(flags.policy)
+    saved_policy.check_is_model(policy)
     named, references = model_card.read_task(policy)
-    task = tasks.get_task(flags.task) if flags.task else tasks.get_task(named, references)
+    if flags.task is None and ":" in (named or ""):
+        raise InputError(
+            f"The policy's card names the task {named}, which imports a module; give --task "
+            f"{named} if you trust it."
+        )
+    known = references if flags.task in (None, named) else None
+    task = tasks.get_task(flags.task or named, known)
     if task.environment is None:
         what = "The policy's card names no task" if task.id is None else f"Task {task.id}"
         raise InputError(f"{what}: there is no environment to evaluate it in; give --task.")

@@ -50,7 +50,8 @@ def test_data_file_with_a_wrong_key(tmp_path, pendulum_data, capsys):
 
 def test_unknown_task(tmp_path, pendulum_data, capsys):
     error = train_refusal(capsys, tmp_path, pendulum_data, TASK="Pendulum-v9")
-    assert "Task 'Pendulum-v9' is not known; did you mean Pendulum-v1" in error
+    assert "cannot make the environment 'Pendulum-v9': " in error
+    assert "did you mean Pendulum-v1" in error
 
 
 def test_data_that_cannot_be_downloaded(tmp_path, capsys, monkeypatch):
@@ -141,8 +142,9 @@ def test_evaluate_without_a_policy(tmp_path, capsys):
     assert "is not a SavedModel directory" in refusal(capsys, *arguments)
 
 
-def test_evaluate_task_without_an_environment(tmp_path, capsys):
-    arguments = ("evaluate", "--policy", tmp_path, "--task", "pen-human-v1")
+def test_evaluate_task_without_an_environment(tiny_run, capsys):
+    policy = tiny_run / "policies/greedy"
+    arguments = ("evaluate", "--policy", policy, "--task", "pen-human-v1")
     error = refusal(capsys, *arguments)
     assert error == (
         "evaluate: Task pen-human-v1: there is no environment to evaluate it in; give --task."
@@ -181,7 +183,7 @@ def test_evaluation_of_the_export_is_that_of_the_run(tiny_run, capsys):
     arguments = ["evaluate", "--policy", tiny_run / "policies/greedy"]
     assert tiny_runs.run_command(*arguments, "--episodes", 2, "--seed", 1000) == 0
     printed = [float(line.split()[2]) for line in capsys.readouterr().out.splitlines()[1:3]]
-    last = tiny_runs.read_lines(tiny_run)[-1]
+    (*_, last) = [line for line in tiny_runs.read_lines(tiny_run) if "returns" in line]
     assert printed == pytest.approx(last["returns"], abs=0.1)
 
 

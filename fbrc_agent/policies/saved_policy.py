@@ -12,6 +12,15 @@ from fbrc_agent.utils.errors import InputError
 _SIGNATURE = "serving_default"
 
 
+def check_is_model(directory: str) -> None:
+    """Refuses a directory that is no SavedModel with an InputError."""
+    if not tf.saved_model.contains_saved_model(directory):
+        raise InputError(
+            f"'{directory}' is not a SavedModel directory: it has no "
+            f"{os.path.join(directory, 'saved_model.pb')}."
+        )
+
+
 def load_action_fn(
     directory: str, observation_size: int, action_size: int
 ) -> Callable[[np.ndarray], np.ndarray]:
@@ -29,11 +38,7 @@ def load_action_fn(
     Raises:
       InputError: If there is no SavedModel, it is damaged, or its signature is another one.
     """
-    if not tf.saved_model.contains_saved_model(directory):
-        raise InputError(
-            f"'{directory}' is not a SavedModel directory: it has no "
-            f"{os.path.join(directory, 'saved_model.pb')}."
-        )
+    check_is_model(directory)
     try:
         model = tf.saved_model.load(directory)
     # What TensorFlow raises for damaged files.

@@ -108,7 +108,7 @@ def test_an_environment_of_ones_own_is_evaluated_in(tmp_path):
     references = "train.reference_scores = (-10.0, 0.0)"
     for command in (
         ["train", *flags, references],
-        ["evaluate", "--policy", "run/policies/greedy", "--episodes", "2"],
+        ["evaluate", "--policy", "run/policies/greedy", "--episodes", "2", *flags[2:4]],
     ):
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", "fbrc_agent.cli", *command],
