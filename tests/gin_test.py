@@ -21,6 +21,7 @@ from tests.helpers import tiny_runs
 
 GIN = tiny_runs.ROOT / "gin"
 TRAINING = ["behavior.gin", "fbrc.gin", "hopper.gin", "quickstart.gin"]
+RIVALS = ["bc.gin", "bc_d4rl.gin", "cql.gin", "sac.gin"]
 COLLECTING = sorted(str(pathlib.Path("collect") / p.name) for p in GIN.glob("collect/*.gin"))
 NUM_ACTIONS = 3
 
@@ -85,7 +86,15 @@ def test_file_imports_what_it_binds(path):
 
 def test_these_are_all_files():
     found = {p.relative_to(GIN).as_posix() for p in GIN.rglob("*.gin")}
-    assert found == {*TRAINING, *COLLECTING}
+    assert found == {"common.gin", *TRAINING, *RIVALS, *COLLECTING}
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_rival_has_the_same_budget(name):
+    configuration.parse([name], [])
+    assert trainer.configured_algorithm().name == name.split(".")[0].split("_")[0]
+    assert gin.query_parameter("%BATCH_SIZE") == 256
+    assert gin.query_parameter("%STEPS") == (500_000 if name == "bc_d4rl.gin" else 1_000_000)
 
 
 @pytest.mark.parametrize("name", TRAINING)

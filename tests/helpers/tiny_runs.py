@@ -52,10 +52,11 @@ def write_pendulum(path, seed=0):
     return np.sum(np.reshape(columns["rewards"], [NUM_EPISODES, EPISODE_STEPS]), axis=1)
 
 
-def train_arguments(root_dir, data, gin_file="fbrc.gin", bindings=(), **sizes):
+def train_arguments(root_dir, data, gin_file="fbrc.gin", bindings=(), networks=NETWORKS, **sizes):
     """Returns the arguments of the command `train`."""
     values = {**SIZES, "DATA": str(data), **sizes}
-    lines = [f"{name} = {value!r}" for name, value in values.items()] + NETWORKS + list(bindings)
+    lines = [f"{name} = {value!r}" for name, value in values.items()]
+    lines += [*networks, *bindings]
     return [
         *("train", "--root_dir", str(root_dir), "--gin_file", str(gin_file)),
         *("--gin_bindings", *lines),

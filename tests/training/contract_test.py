@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from tests.helpers import contract, tiny_runs
 
 
@@ -23,6 +25,18 @@ def test_fbrc(tmp_path, pendulum_data, tiny_run, capsys):
 def test_behavior_policy_alone(tmp_path, pendulum_data, capsys):
     def arguments(root_dir, **sizes):
         return tiny_runs.train_arguments(root_dir, pendulum_data, "behavior.gin", **sizes)
+
+    contract.check_algorithm(arguments, pendulum_data, tmp_path, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bc", "cql", "sac"])
+def test_rival(name, tmp_path, pendulum_data, capsys):
+    networks = tiny_runs.NETWORKS[:1] if name == "bc" else tiny_runs.NETWORKS[1:]
+
+    def arguments(root_dir, **sizes):
+        options = {"networks": networks, **sizes}
+        return tiny_runs.train_arguments(root_dir, pendulum_data, f"{name}.gin", **options)
 
     contract.check_algorithm(arguments, pendulum_data, tmp_path, capsys)
 
