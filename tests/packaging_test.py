@@ -84,7 +84,8 @@ def test_console_script_is_callable(name):
 
 
 def test_there_is_no_console_script_without_a_launcher():
-    assert sorted(console_scripts()) == sorted(f"fbrc-{name}" for name in COMMANDS)
+    """But `fbrc`, which has the others as subcommands."""
+    assert sorted(console_scripts()) == sorted(["fbrc", *(f"fbrc-{name}" for name in COMMANDS)])
 
 
 def test_gin_folder_is_no_package():
