@@ -90,7 +90,7 @@ def _run(
     while running:
         actions = np.asarray(action_fn(observations), np.float32)
         shape = (len(vector), *vector[0].action_spec().shape)
-        _check_actions(actions, shape, running, lengths.max())
+        _check_actions(actions, shape, running, int(lengths.max()))
         for i in tuple(running):
             signals.check()
             time_step = vector[i].step(actions[i])
