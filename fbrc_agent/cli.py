@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import tokenize
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from fbrc_agent.utils import json_files, os_errors, signals
 from fbrc_agent.utils.errors import InputError, NotFiniteError
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
+# An open quote or parenthesis is a TokenError.
+_GIN_MISTAKES = (OSError, ValueError, SyntaxError, TypeError, ImportError, tokenize.TokenError)
 
 
 def _parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
@@ -39,13 +42,16 @@ def _parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
         gin.parse_config_files_and_bindings(list(files), list(bindings))
     except RecursionError as error:
         raise InputError(f"{source}: a file or macro includes itself.") from error
-    except (OSError, ValueError, SyntaxError, TypeError, ImportError) as error:
+    except _GIN_MISTAKES as error:
         raise InputError(f"{source}: {_gin_reason(error, bindings)}.") from error
     finally:
         logging.disable(logging.NOTSET)
 
 
 def _gin_reason(error: Exception, bindings: Sequence[str]) -> str:
+    if isinstance(error, tokenize.TokenError):
+        message, (line, _) = error.args
+        return f"{message.split(' (')[0]} in line {line}"
     if not isinstance(error, SyntaxError):
         # Of a missing macro gin shows the configuration, below the first line.
         return str(os_errors.original(error)).split("\n")[0].rstrip(" .:")
