@@ -6,6 +6,7 @@ runs in TF-Agents' drivers and metrics on Gymnasium's environments, such as `Hop
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any, Optional
 
@@ -54,8 +55,11 @@ def make(environment_id: str) -> Any:
                 "pip install 'gymnasium[mujoco]'."
             ) from error
         try:
-            # The checker would inspect every step and print its findings as warnings.
-            environment: Any = gymnasium.make(environment_id, disable_env_checker=True)
+            with warnings.catch_warnings():
+                # That -v4 is out of date: it is what D4RL's data is of.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                # The checker would inspect every step and print its findings as warnings.
+                environment: Any = gymnasium.make(environment_id, disable_env_checker=True)
         except (gymnasium.error.Error, ImportError) as error:
             reason = str(error).strip().rstrip(".")
             raise InputError(

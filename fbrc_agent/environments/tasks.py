@@ -21,7 +21,7 @@ from fbrc_agent.utils.errors import InputError
 D4RL_TABLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "d4rl_tasks.json")
 
 # D4RL's locomotion tasks run on gym's -v2/-v3 robots; Gymnasium's -v4 are the same dynamics on the
-# maintained `mujoco` bindings.
+# maintained `mujoco` bindings. Its -v5 are others, to which D4RL's scores do not apply.
 _ENVIRONMENTS = {
     "hopper": "Hopper-v4",
     "halfcheetah": "HalfCheetah-v4",
@@ -92,6 +92,8 @@ def get_task(task_id: str) -> Task:
     for robot, environment in _ENVIRONMENTS.items():
         if task_id == environment:
             return Task(task_id, environment, None, d4rl[f"{robot}-medium-v2"].reference_scores)
+        if task_id == environment.replace("-v4", "-v5"):
+            return Task(task_id, task_id, None, None)
     if task_id not in d4rl:
         raise InputError(f"Task {task_id!r} is not known; {_suggestion(str(task_id))}.")
     return d4rl[task_id]
