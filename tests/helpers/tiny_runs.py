@@ -1,6 +1,7 @@
 """Runs of seconds: a few hundred random transitions of Pendulum-v1 and small networks."""
 
 import json
+import os
 import pathlib
 import sys
 
@@ -75,6 +76,12 @@ def run_command(*arguments):
 def train(root_dir, data, **options):
     """Runs the command `train`; returns its exit code."""
     return run_command(*train_arguments(root_dir, data, **options))
+
+
+def fresh_environment(**variables):
+    """Returns the environment variables of a process that `import fbrc_agent` has not changed."""
+    inherited = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
+    return {**inherited, **variables}
 
 
 def read_lines(root_dir):

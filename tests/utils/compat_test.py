@@ -1,7 +1,6 @@
 """TF-Agents on later releases of TensorFlow and NumPy."""
 
 import importlib.util
-import os
 import subprocess
 import sys
 
@@ -11,6 +10,7 @@ import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
 from fbrc_agent import networks  # noqa: F401 (mends TF-Agents)
+from tests.helpers import tiny_runs
 
 has_keras_3 = pytest.mark.skipif(
     importlib.util.find_spec("tf_keras") is None, reason="this TensorFlow has Keras 2 alone"
@@ -25,9 +25,12 @@ def test_keras_3_is_refused_with_the_remedy(name):
         f"try: fbrc_agent.{name}\n"
         "except fbrc_agent.InputError as error: print(error)"
     )
-    environment = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
     completed = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env=tiny_runs.fresh_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert completed.stdout.startswith("tf.keras is Keras 3.")
     assert completed.stdout.endswith(
@@ -40,7 +43,7 @@ def test_keras_3_is_refused_with_the_remedy(name):
 def test_a_command_refuses_keras_3():
     completed = subprocess.run(
         [sys.executable, "-c", "from fbrc_agent import cli; raise SystemExit(cli.train())"],
-        env=dict(os.environ, TF_USE_LEGACY_KERAS="0"),
+        env=tiny_runs.fresh_environment(TF_USE_LEGACY_KERAS="0"),
         capture_output=True,
         text=True,
         check=False,
