@@ -107,6 +107,7 @@ def _gin_files(w):
     (w / "nothing.gin").write_text("")
     (w / "itself.gin").write_text(f"include '{w / 'itself.gin'}'\n")
     (w / "quote.gin").write_text("train.task = 'Pendulum-v1\n")
+    (w / "parenthesis.gin").write_text("train.pretrained = {'behavior':\n")
     (w / "macro.gin").write_text("train.data = %DATA\n")
 
 
@@ -299,7 +300,11 @@ CASES = [
     (["train", "--gin_file", "{w}/bytes.gin"], r"/bytes\.gin\): 'utf-8' codec can't decode"),
     (["train", "--gin_file", "{w}/nothing.gin"], r"`train` not provided in config: \['algor"),
     (["train", "--gin_file", "{w}/itself.gin"], r"/itself\.gin\): a file or macro includes itself"),
-    (["train", "--gin_file", "{w}/quote.gin"], r"Unable to parse value in .*/quote\.gin, line 1"),
+    (["train", "--gin_file", "{w}/quote.gin"], r"/quote\.gin.* line 1\."),
+    (
+        ["train", "--gin_file", "{w}/parenthesis.gin"],
+        r"/parenthesis\.gin\): (unexpected )?EOF in multi-line statement in line \d\.",
+    ),
     (["train", "--gin_file", "{w}/macro.gin"], "No bindings specified for 'DATA/gin.macro'"),
     # gin bindings.
     (

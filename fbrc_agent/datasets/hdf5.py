@@ -166,7 +166,7 @@ class _Rows:
         each of these, is never in memory.
         """
         size = self.shapes[key][1:]
-        arrays = [checks.empty_float32((np.count_nonzero(mask), *size)) for mask in masks]
+        arrays = [checks.empty_float32((int(np.count_nonzero(mask)), *size)) for mask in masks]
         filled = [0] * len(masks)
         for start, rows in self._blocks(key, check):
             for i, mask in enumerate(masks):
