@@ -12,12 +12,15 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
-from tf_agents.utils import example_encoding_dataset
+from tf_agents.utils import example_encoding, example_encoding_dataset
 
 from fbrc_agent.datasets import rows, spaces
 from fbrc_agent.utils.errors import InputError
 
 _BATCH = 4096
+
+# Of a TFRecord beside its content: the length and two checksums.
+_RECORD_BYTES = 16
 
 
 def read(path: str, columns: Optional[Mapping[str, Any]] = None) -> rows.Rows:
@@ -62,19 +65,27 @@ def _load(path: str) -> tuple[Any, Any]:
         )
     try:
         spec = example_encoding_dataset.parse_encoded_spec_from_file(f"{path}.spec")
+        decode = example_encoding.get_example_decoder(spec)
         with tf.device("/CPU:0"):
-            dataset = example_encoding_dataset.load_tfrecord_dataset(
-                [path], add_batch_dim=False, spec=spec, num_parallel_reads=1
-            )
+            dataset = tf.data.TFRecordDataset(path).map(lambda r: (decode(r), tf.strings.length(r)))
             batches = list(dataset.batch(_BATCH).as_numpy_iterator())
     except (tf.errors.OpError, ValueError, TypeError, OSError, KeyError, StopIteration) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: cannot be read as TF-Agents' TFRecords ({reason}).") from error
-    if not isinstance(spec, trajectory.Trajectory):
+    # The class of a spec that was read is another named tuple.
+    if getattr(spec, "_fields", None) != trajectory.Trajectory._fields:
         raise InputError(
             f"{path}: holds {type(spec).__name__}; it must hold TF-Agents' Trajectory, one frame "
             "in each record."
         )
+    # TensorFlow reads past a record that is cut off in its head.
+    num_bytes = sum(int((lengths + _RECORD_BYTES).sum()) for _, lengths in batches)
+    if num_bytes != os.path.getsize(path):
+        raise InputError(
+            f"{path}: cannot be read as TF-Agents' TFRecords (after {num_bytes} of "
+            f"{os.path.getsize(path)} bytes a record is cut off)."
+        )
     if not batches:
         raise InputError(f"{path}: is empty; it must have at least one transition.")
-    return spec, tf.nest.map_structure(lambda *parts: np.concatenate(parts), *batches)
+    frames = [batch for batch, _ in batches]
+    return spec, tf.nest.map_structure(lambda *parts: np.concatenate(parts), *frames)
