@@ -24,12 +24,18 @@ PIECE_BYTES = 2**20
 _ALIGNMENT = 64
 
 
+def reason(error: BaseException) -> str:
+    """Returns what an error of a library says, on one line of at most 200 characters."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0] if len(lines[0]) <= 200 else f"{lines[0][:200]}..."
+
+
 def to_array(source: str, key: str, value: Any) -> np.ndarray:
     """Returns an array of real numbers, of rank 2 if `key` is one of `MATRICES`, else of rank 1."""
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise InputError(f"{source}: {key} is not an array ({error}).") from error
+        raise InputError(f"{source}: {key} is not an array ({reason(error)}).") from error
     check_kind_and_rank(source, key, array)
     return array if key in MATRICES else array.reshape(len(array))
 

@@ -36,7 +36,7 @@ def read(
       max_episode_steps: As of `load_dataset`.
       use_next_observations: Whether the file's own next observations are read.
       as_d4rl: Whether rows become exactly the transitions of `d4rl.qlearning_dataset`, which reads
-        no next observations and drops the last row.
+        neither next observations nor `episodes` and drops the last row.
 
     Returns:
       The rows. As in `d4rl.qlearning_dataset`, a row that is both terminal and cut by a time limit
@@ -47,7 +47,9 @@ def read(
     """
     with _reading(path), h5py.File(path, "r") as file:
         keys = _find_keys(path, file, columns)
-        if as_d4rl or not use_next_observations:
+        for key in ("episodes", "next_observations") if as_d4rl else ():
+            keys.pop(key, None)
+        if not use_next_observations:
             keys.pop("next_observations", None)
         datasets = {key: _get_dataset(file, path, name) for key, name in keys.items()}
         for key, dataset in datasets.items():
@@ -88,7 +90,7 @@ def _find_keys(path: str, file: h5py.File, columns: Optional[Mapping[str, Any]])
     found = {
         name: next(key for key in (name, *others) if key in file)
         for name, others in rows.NAMES.items()
-        if any(key in file for key in (name, *others)) and name != "episodes"
+        if any(key in file for key in (name, *others))
     }
     required = {name: name for name in (_REQUIRED if not given else rows.STEP_COLUMNS)}
     return {**required, **found, **given}
@@ -150,7 +152,8 @@ def _reading(path: str) -> Iterator[None]:
         raise InputError(f"{path}: does not fit into memory ({error}).") from error
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: cannot be read as HDF5, it may be truncated or of another format ({error})."
+            f"{path}: cannot be read as HDF5, it may be truncated or of another format "
+            f"({checks.reason(error)})."
         ) from error
 
 

@@ -85,5 +85,6 @@ def _errors(source: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # Minari documents none; h5py, pyarrow and HTTP clients add theirs.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{source}: cannot be read as a Minari data set ({reason}).") from error
+        raise InputError(
+            f"{source}: cannot be read as a Minari data set ({checks.reason(error)})."
+        ) from error

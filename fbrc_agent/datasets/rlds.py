@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from fbrc_agent.datasets import optional, rows, spaces
+from fbrc_agent.datasets import checks, optional, rows, spaces
 from fbrc_agent.utils.errors import InputError
 
 PREFIX = "tfds:"
@@ -55,8 +55,9 @@ def read(source: str, columns: Optional[Mapping[str, Any]] = None) -> rows.Rows:
     except InputError:
         raise
     except Exception as error:  # TensorFlow Datasets documents none, and downloads add theirs.
-        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{source}: cannot be read as an RLDS data set ({reason}).") from error
+        raise InputError(
+            f"{source}: cannot be read as an RLDS data set ({checks.reason(error)})."
+        ) from error
 
 
 def _check_features(source: str, steps: Any) -> None:

@@ -105,6 +105,10 @@ class Rows:
         for key, column in columns.items():
             checks.check_kind_and_rank(self.name, key, column)
         checks.check_lengths(self.name, {**columns, "ends": self.ends})
+        if self.discounts.dtype != bool:
+            wrong = ~((self.discounts >= 0) & (self.discounts <= 1))
+            wanted = "every value must be in [0, 1]"
+            checks.check_rows(self.name, "discounts", self.discounts, wrong, wanted)
         if (
             "next_observations" in columns
             and self.sizes[0] != columns["next_observations"].shape[1]

@@ -96,10 +96,13 @@ def load_dataset(
         )
     checks.check_limit("load_dataset", max_episode_steps)
     reader = _Reader(columns, max_episode_steps, next_observations != "ignore")
-    parts = reader.read(source)
     name = _name(source)
     trust_next = next_observations == "use"
-    data = transitions.pair(parts, name, action_bounds, clip_actions, trust_next)
+    try:
+        parts = reader.read(source)
+        data = transitions.pair(parts, name, action_bounds, clip_actions, trust_next)
+    except MemoryError as error:
+        raise InputError(f"{name}: does not fit into memory ({checks.reason(error)}).") from error
     for sentence in inspection.sentences(data.findings):
         logging.warning("%s: %s", name, sentence)
     return data
@@ -156,6 +159,8 @@ class _Reader:
             return [minari.read(path, self._columns)]
         if rlds.is_tfds(path):
             return [rlds.read(path, self._columns)]
+        if os.path.isfile(os.path.join(path, "meta", "info.json")):
+            path = os.path.join(path, "data")  # LeRobot's; its other tables describe this one.
         files = glob.glob(os.path.join(glob.escape(path), "**"), recursive=True)
         return self._read_files(sorted(file for file in files if _is_data(file)), path)
 

@@ -110,7 +110,7 @@ def _as_array(name: str, column: str, value: Any) -> np.ndarray:
     try:
         return np.asarray(value)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name}: {column} is not an array ({error}).") from error
+        raise InputError(f"{name}: {column} is not an array ({checks.reason(error)}).") from error
 
 
 def _open_npz(path: str) -> tuple[list[str], _Fetch]:
@@ -119,13 +119,13 @@ def _open_npz(path: str) -> tuple[list[str], _Fetch]:
             with np.load(path, allow_pickle=False) as file:
                 return {column: file[column] for column in wanted}
         except _NPZ_ERRORS as error:
-            raise InputError(f"{path}: cannot be read as npz ({error}).") from error
+            raise InputError(f"{path}: cannot be read as npz ({checks.reason(error)}).") from error
 
     try:
         with np.load(path, allow_pickle=False) as file:
             return list(file.keys()), fetch
     except _NPZ_ERRORS as error:
-        raise InputError(f"{path}: cannot be read as npz ({error}).") from error
+        raise InputError(f"{path}: cannot be read as npz ({checks.reason(error)}).") from error
 
 
 # What NumPy and zipfile raise for damaged files.
@@ -156,7 +156,7 @@ def _arrow_errors(path: str) -> Iterator[None]:
     try:
         yield
     except (arrow.ArrowException, OSError, ValueError, NotImplementedError) as error:
-        raise InputError(f"{path}: cannot be read as Parquet ({error}).") from error
+        raise InputError(f"{path}: cannot be read as Parquet ({checks.reason(error)}).") from error
 
 
 def _from_arrow(path: str, column: str, chunked: Any) -> np.ndarray:
@@ -225,7 +225,7 @@ def _csv_lines(path: str) -> tuple[list[str], Generator[list[str], None, None]]:
                     num_cells = len(cells)
                     yield cells
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"{path}: cannot be read as CSV ({error}).") from error
+            raise InputError(f"{path}: cannot be read as CSV ({checks.reason(error)}).") from error
 
     iterator = lines()
     names = [name.strip() for name in next(iterator, [])]
@@ -287,7 +287,7 @@ def _number(part: str) -> tuple[int, str]:
 def _missing(name: str, column: str, names: list[str]) -> InputError:
     listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     return InputError(
-        f"{name}: has no column {column!r}; it has {listed or 'none'}. Name its columns in "
+        f"{name}: has no column {column!r}; it has {listed or 'none'}; name its columns in "
         "load_dataset.columns, such as {'observations': 'state_*', 'actions': 'action'}."
     )
 

@@ -14,7 +14,7 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
 from tf_agents.utils import example_encoding, example_encoding_dataset
 
-from fbrc_agent.datasets import rows, spaces
+from fbrc_agent.datasets import checks, rows, spaces
 from fbrc_agent.utils.errors import InputError
 
 _BATCH = 4096
@@ -70,8 +70,9 @@ def _load(path: str) -> tuple[Any, Any]:
             dataset = tf.data.TFRecordDataset(path).map(lambda r: (decode(r), tf.strings.length(r)))
             batches = list(dataset.batch(_BATCH).as_numpy_iterator())
     except (tf.errors.OpError, ValueError, TypeError, OSError, KeyError, StopIteration) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: cannot be read as TF-Agents' TFRecords ({reason}).") from error
+        raise InputError(
+            f"{path}: cannot be read as TF-Agents' TFRecords ({checks.reason(error)})."
+        ) from error
     # The class of a spec that was read is another named tuple.
     if getattr(spec, "_fields", None) != trajectory.Trajectory._fields:
         raise InputError(

@@ -67,9 +67,11 @@ def pair(
         offset += plan.num_kept
     if needs_clipping:
         np.clip(arrays["actions"], low, high, out=arrays["actions"])
-    findings = {finding: None for plan in plans for finding in plan.findings}  # Each once.
+    findings = list(dict.fromkeys(finding for part in parts for finding in part.findings))
+    if num_breaks := sum(plan.num_breaks for plan in plans):
+        findings.append(Finding("broken_episodes", "next_observations", num_breaks))
     if num_outside:
-        findings[Finding("clipped_actions", "actions", num_outside)] = None
+        findings.append(Finding("clipped_actions", "actions", num_outside))
     read_only: dict[str, Any] = {key: checks.as_float32(array) for key, array in arrays.items()}
     return OfflineData(
         **read_only,
@@ -131,7 +133,7 @@ class _Plan:
 
     def __init__(self, part: Rows, trust_next: bool) -> None:
         self._part = part
-        self.findings = part.findings
+        self.num_breaks = 0
         terminals = part.discounts == 0
         self._ends = part.ends
         self._own = part.next_observations
@@ -164,8 +166,7 @@ class _Plan:
             _refuse_break(part, own, int(breaks.argmax()))
         if breaks.any():
             self._ends = part.ends | breaks
-            finding = Finding("broken_episodes", "next_observations", int(breaks.sum()))
-            self.findings = (*self.findings, finding)
+            self.num_breaks = int(np.count_nonzero(breaks))
         return ~(missing & part.ends)
 
     def fill(

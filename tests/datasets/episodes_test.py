@@ -21,7 +21,15 @@ def _minari(tmp_path, monkeypatch):
     return pytest.importorskip("minari")
 
 
-def create(minari, episodes, observation=None, space=BOX, action_space=ACTIONS, **arguments):
+def create(
+    minari,
+    episodes,
+    observation=None,
+    space=BOX,
+    action_space=ACTIONS,
+    name="test/log-v0",
+    **arguments,
+):
     """Writes a data set with Minari itself; `observation` makes one of the arrays of an episode."""
     buffers = [
         minari.data_collector.EpisodeBuffer(
@@ -35,7 +43,7 @@ def create(minari, episodes, observation=None, space=BOX, action_space=ACTIONS, 
         for index, e in enumerate(episodes)
     ]
     minari.create_dataset_from_buffers(
-        "test/log-v0",
+        name,
         buffers,
         observation_space=space,
         action_space=action_space,
@@ -69,7 +77,11 @@ def test_minari_gives_every_step(tmp_path, minari, data_format):
 
 def test_minari_dict_observations_are_joined_by_name(minari):
     def split(observations):
-        return {"position": observations[:, :1], "velocity": observations[:, 1:], "goal": observations}
+        return {
+            "position": observations[:, :1],
+            "velocity": observations[:, 1:],
+            "goal": observations,
+        }
 
     parts = {"position": (1,), "velocity": (2,), "goal": (3,)}
     boxes = {key: gymnasium.spaces.Box(-9, 9, size, np.float32) for key, size in parts.items()}
@@ -118,7 +130,12 @@ def write_tfrecords(path, episodes, is_batched=False):
     action_spec = tensor_spec.BoundedTensorSpec([2], tf.float32, [-2, -1], [1, 1], "action")
     steps = ts.time_step_spec(tf.TensorSpec([3], tf.float32, "observation"))
     spec = trajectory.Trajectory(
-        steps.step_type, steps.observation, action_spec, (), steps.step_type, steps.reward,
+        steps.step_type,
+        steps.observation,
+        action_spec,
+        (),
+        steps.step_type,
+        steps.reward,
         steps.discount,
     )
     observer = example_encoding_dataset.TFRecordObserver(str(path), spec, py_mode=not is_batched)
@@ -137,7 +154,11 @@ def write_tfrecords(path, episodes, is_batched=False):
         actions = [*episode.actions, np.zeros(2, np.float32)]
         for step, action, following_step in zip(time_steps, actions, following):
             frame = trajectory.Trajectory(
-                step.step_type, step.observation, action, (), following_step.step_type,
+                step.step_type,
+                step.observation,
+                action,
+                (),
+                following_step.step_type,
                 np.asarray(following_step.reward, np.float32),
                 np.asarray(following_step.discount, np.float32),
             )
@@ -220,7 +241,9 @@ def prepare_rlds(tfds, folder, episodes, action_dtype=np.float32):
             is_last = t == length
             return {
                 "observation": episode.observations[t],
-                "action": np.zeros(2, action_dtype) if is_last else episode.actions[t].astype(action_dtype),
+                "action": np.zeros(2, action_dtype)
+                if is_last
+                else episode.actions[t].astype(action_dtype),
                 "reward": np.nan if is_last else episode.rewards[t],  # Not valid, says RLDS.
                 "discount": 1.0,
                 "is_first": t == 0,

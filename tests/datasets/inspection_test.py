@@ -46,9 +46,7 @@ def test_a_column_that_is_constant_but_for_one_row_is_not_constant():
     assert found(columns) == ()
 
 
-@pytest.mark.parametrize(
-    "scale, offset, kind", [(1e4, 0, "large_scale"), (1, 1e4, "large_offset")]
-)
+@pytest.mark.parametrize("scale, offset, kind", [(1e4, 0, "large_scale"), (1, 1e4, "large_offset")])
 def test_a_column_that_drowns_the_rest(columns, scale, offset, kind):
     for key in ("observations", "next_observations"):
         columns[key][:, 2] = columns[key][:, 2] * scale + offset
@@ -70,14 +68,20 @@ def test_pendulum_ten_thousand_times_too_large_warns_at_load(caplog):
         data = sources.load_dataset(columns, action_bounds=(-2, 2))
     assert [f.kind for f in data.findings] == ["large_scale"] * 3
     (record,) = caplog.records  # One sentence for the three.
-    assert record.getMessage().startswith("arrays: observations[0], observations[1], observations[2]")
+    assert record.getMessage().startswith(
+        "arrays: observations[0], observations[1], observations[2]"
+    )
     assert "scale the observations" in record.getMessage()
 
 
 @pytest.mark.parametrize(
     "rewards, kind",
-    [(lambda r: r * 1e5, "large_rewards"), (lambda r: r * 1e-6, "small_rewards"),
-     (lambda r: r * 0 + 2, "constant_rewards"), (lambda r: r * 100, None)],
+    [
+        (lambda r: r * 1e5, "large_rewards"),
+        (lambda r: r * 1e-6, "small_rewards"),
+        (lambda r: r * 0 + 2, "constant_rewards"),
+        (lambda r: r * 100, None),
+    ],
 )
 def test_rewards_whose_size_makes_the_critics_absurd(columns, rewards, kind):
     columns["rewards"] = rewards(columns["rewards"])
@@ -122,7 +126,9 @@ def test_arrays_are_inspected_too(columns):
 
 
 def test_a_sentence_names_five_columns_and_counts_the_rest():
-    findings = [inspection.Finding("constant_column", f"observations[{i}]", None, 1, 1) for i in range(8)]
+    findings = [
+        inspection.Finding("constant_column", f"observations[{i}]", None, 1, 1) for i in range(8)
+    ]
     (sentence,) = inspection.sentences(findings)
     assert "observations[4] and 3 more is 1 in every row" in sentence
 

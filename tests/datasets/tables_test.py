@@ -141,6 +141,9 @@ def test_lerobots_layout(tmp_path):
         "terminals": "next.done",
         "episodes": "episode_index",
     }
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "info.json").write_text("{}")
+    pq.write_table(pa.table({"task_index": [0]}), tmp_path / "meta" / "tasks.parquet")
     expected = logs.without_last_observations(episodes)
     for source in (tmp_path, str(tmp_path / "data/*/*.parquet"), [*map(str, folder.iterdir())]):
         source = sorted(source) if isinstance(source, list) else source

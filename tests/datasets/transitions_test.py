@@ -66,7 +66,9 @@ def test_a_shuffled_buffer_is_read_as_steps_of_their_own(tmp_path, columns):
     shuffled = {key: columns[key][order] for key in columns}
     path = write(tmp_path / "log.hdf5", shuffled, ("timeouts", "episodes"))
     data = sources.load_dataset(path)
-    expected = {name: array[order] for name, array in logs.transitions(logs.make_episodes()).items()}
+    expected = {
+        name: array[order] for name, array in logs.transitions(logs.make_episodes()).items()
+    }
     logs.assert_same(data, expected, [1] * 9)
 
 
@@ -150,7 +152,9 @@ def test_files_of_several_sizes_or_bounds_are_refused(tmp_path, columns):
         sources.load_dataset(str(tmp_path))
     assert sources.load_dataset(str(tmp_path), action_bounds=(-3, 3)).num_transitions == 18
     write(tmp_path / "b.hdf5", columns, actions=np.zeros((9, 3)))
-    with pytest.raises(InputError, match="b.hdf5: has observations of size 3 and actions of size 3"):
+    with pytest.raises(
+        InputError, match="b.hdf5: has observations of size 3 and actions of size 3"
+    ):
         sources.load_dataset(str(tmp_path))
 
 
@@ -167,7 +171,9 @@ def test_keys_of_an_hdf5_file_may_have_other_names(tmp_path, columns):
     with h5py.File(path, "w") as file:
         for key, value in columns.items():
             if key not in ("timeouts", "next_observations"):
-                file[f"group/{names.get(key, key)}" if key == "episodes" else names.get(key, key)] = value
+                file[
+                    f"group/{names.get(key, key)}" if key == "episodes" else names.get(key, key)
+                ] = value
     wanted = {"observations": "obs", "episodes": "group/run", "terminals": "done"}
     data = sources.load_dataset(path, columns=wanted)
     logs.assert_same(data, logs.without_last_observations(logs.make_episodes()), (3, 3, 1))

@@ -66,9 +66,7 @@ def columns(episodes):
 
 def without_last_observations(episodes):
     """The transitions of a log without next observations, and which terminals have a stand-in."""
-    kept = [
-        np.append(np.ones(len(e.rewards) - 1, bool), e.terminals[-1]) for e in episodes
-    ]
+    kept = [np.append(np.ones(len(e.rewards) - 1, bool), e.terminals[-1]) for e in episodes]
     arrays = transitions(episodes)
     return {name: array[np.concatenate(kept)] for name, array in arrays.items()}
 
