@@ -199,10 +199,8 @@ def from_columns(
 
 def _episode_ends(name: str, episodes: np.ndarray, num_rows: int) -> np.ndarray:
     """Returns the last rows, [N] bool, of runs of equal entries; refuses a run that resumes."""
+    episodes = _labels(name, episodes)
     checks.check_lengths(name, {"rewards": np.empty(num_rows), "episodes": episodes})
-    if episodes.dtype.kind == "f":
-        wanted = "every row must have the name or number of its episode"
-        checks.check_rows(name, "episodes", episodes, np.isnan(episodes), wanted)
     begins = np.append(True, episodes[1:] != episodes[:-1])
     starts = np.flatnonzero(begins)
     _, first = np.unique(episodes[starts], return_index=True)
@@ -214,6 +212,29 @@ def _episode_ends(name: str, episodes: np.ndarray, num_rows: int) -> np.ndarray:
             "sort the rows by episode and step."
         )
     return np.append(begins[1:], True)
+
+
+def _labels(name: str, episodes: np.ndarray) -> np.ndarray:
+    """Returns names or numbers of episodes, [N]; refuses what is missing."""
+    if episodes.ndim == 2 and episodes.shape[1] == 1:
+        episodes = episodes[:, 0]
+    if episodes.ndim != 1 or episodes.dtype.kind not in "biufUSO":
+        raise InputError(
+            f"{name}: episodes has type {episodes.dtype} and shape {episodes.shape}; it must have "
+            "a name or number in each row."
+        )
+    missing = np.zeros(len(episodes), bool)
+    if episodes.dtype.kind == "f":
+        missing = np.isnan(episodes)
+    if episodes.dtype.kind == "U":
+        missing = episodes == ""
+    if episodes.dtype.kind == "O":
+        values = episodes.tolist()
+        missing[:] = [v is None or (isinstance(v, float) and np.isnan(v)) for v in values]
+        episodes = np.array([str(value) for value in values], str)
+    wanted = "every row must have the name or number of its episode"
+    checks.check_rows(name, "episodes", episodes, missing, wanted)
+    return episodes
 
 
 def cut_after(terminals: np.ndarray, limit: int, count_after_terminal: int = 0) -> np.ndarray:

@@ -298,7 +298,7 @@ def _join(
     """Returns the columns side by side, [N, size] of `checks.MATRICES`, [N] of the others."""
     parts = {column: fetched[column] for column in columns}
     if key == "episodes" and len(parts) == 1:
-        return _labels(name, *parts.items())
+        return next(iter(parts.values()))  # Names or numbers.
     parts = {column: _numbers(name, column, part) for column, part in parts.items()}
     for column, part in parts.items():
         if part.ndim not in (1, 2):
@@ -310,23 +310,6 @@ def _join(
         arrays = [part.reshape(len(part), -1) for part in parts.values()]
         return checks.to_array(name, key, np.concatenate(arrays, axis=1))
     return checks.to_array(name, key, next(iter(parts.values())))
-
-
-def _labels(name: str, item: tuple[str, np.ndarray]) -> np.ndarray:
-    """Returns names or numbers of episodes, [N]."""
-    column, labels = item
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1 or labels.dtype.kind not in "biufUSO":
-        raise InputError(
-            f"{name}: {column} has type {labels.dtype} and shape {labels.shape}; the column of "
-            "episodes must have a name or number in each row."
-        )
-    if labels.dtype.kind == "O":
-        missing = np.array([label is None or label != label for label in labels.tolist()], bool)
-        checks.check_rows(name, column, labels.astype(str), missing, "every row must have one")
-        labels = labels.astype(str)
-    return labels
 
 
 def _numbers(name: str, column: str, array: np.ndarray) -> np.ndarray:
