@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fbrc_agent
+from fbrc_agent.datasets import preprocessing
 from tests.datasets import episodes_test
 from tests.helpers import logs
 
@@ -60,7 +61,7 @@ def test_the_python_blocks(folder, capsys):
 
 
 def test_the_gin_block(folder):
-    (code,) = blocks("gin")
+    code, _ = blocks("gin")
     gin.clear_config()
     try:
         gin.parse_config(code.replace("'gin/", f"'{ROOT}/gin/"))
@@ -69,6 +70,17 @@ def test_the_gin_block(folder):
         gin.clear_config()
     assert (data.num_transitions, data.num_rows) == (14, 18)
     np.testing.assert_array_equal(data.action_maximum, [2, 2])
+
+
+def test_the_gin_block_of_preprocessing():
+    _, code = blocks("gin")
+    gin.clear_config()
+    try:
+        gin.parse_config(code.replace("'gin/", f"'{ROOT}/gin/"))
+        data = preprocessing.preprocess(fbrc_agent.load_dataset(logs.columns(logs.make_episodes())))
+    finally:
+        gin.clear_config()
+    np.testing.assert_allclose(data.observations.mean(axis=0), 0.0, atol=1e-5)
 
 
 def test_every_kind_of_finding_is_explained():

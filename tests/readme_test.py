@@ -19,6 +19,13 @@ def run(code, directory):
     subprocess.run([sys.executable, "-c", code], cwd=directory, env=environment, check=True)
 
 
+def test_training_in_one_call(tmp_path):
+    code = python_block("Your own data")
+    assert "3000" in code and "8000" in code
+    shortened = code.replace("3000", "2").replace("8000", "2")
+    run(shortened.replace('"]', '", "NUM_EVAL_EPISODES = 1"]'), tmp_path)
+
+
 def test_training_in_python_and_serving(tmp_path):
     code = python_block("In Python")
     assert "3000" in code and "8000" in code

@@ -54,20 +54,20 @@ SENTENCES = {
     ),
     "large_scale": (
         "{columns} has values of about {typical:g} ({minimum:g} to {maximum:g}), which drown the "
-        "other inputs; scale the observations to about 1, here and where the policy is used."
+        "other inputs; bind preprocess.normalize_observations = True, unless it is bound already."
     ),
     "large_offset": (
         "{columns} is {minimum:g} to {maximum:g}, far from 0 for its range, which drowns the other "
-        "inputs; subtract its mean and scale it to about 1, here and where the policy is used."
+        "inputs; bind preprocess.normalize_observations = True, unless it is bound already."
     ),
     "constant_rewards": "rewards is {minimum:g} in every row; there is nothing to prefer.",
     "large_rewards": (
         "rewards has values of about {typical:g} ({minimum:g} to {maximum:g}), so Q would be about "
-        "100 times that; scale the rewards down."
+        "100 times that; bind preprocess.reward_scale to scale them to about 1."
     ),
     "small_rewards": (
         "rewards has values of about {typical:g} ({minimum:g} to {maximum:g}), which log mu and "
-        "the entropy drown; scale the rewards up."
+        "the entropy drown; bind preprocess.reward_scale to scale them to about 1."
     ),
     "duplicate_rows": (
         "about {count} transitions are repetitions of others; if they are no accident of the "

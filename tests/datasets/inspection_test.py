@@ -71,7 +71,7 @@ def test_pendulum_ten_thousand_times_too_large_warns_at_load(caplog):
     assert record.getMessage().startswith(
         "arrays: observations[0], observations[1], observations[2]"
     )
-    assert "scale the observations" in record.getMessage()
+    assert "preprocess.normalize_observations" in record.getMessage()
 
 
 @pytest.mark.parametrize(
