@@ -13,7 +13,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-COMMANDS = ["train", "export", "evaluate", "collect", "plot", "benchmark", "reproduce"]
+COMMANDS = ["train", "export", "evaluate", "collect", "plot", "benchmark", "reproduce", "data"]
 LAUNCHERS = [*COMMANDS, "test"]
 HEAVY = ["tensorflow", "tf_agents", "gym", "gymnasium", "d4rl", "mujoco"]
 
