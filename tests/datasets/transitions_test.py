@@ -106,7 +106,7 @@ def test_a_wrong_mode_is_refused(tmp_path, columns):
 # Several files.
 
 
-def test_files_are_one_data_set_in_which_no_episode_goes_on(tmp_path, monkeypatch):
+def test_files_are_one_data_set_in_which_no_episode_continues(tmp_path, monkeypatch):
     parts = [logs.make_episodes(seed) for seed in range(3)]
     paths = [
         write(tmp_path / f"{i}.hdf5", logs.columns(part), ("episodes", "next_observations"))
