@@ -88,7 +88,7 @@ def check_finite(
     used: Optional[np.ndarray] = None,
 ) -> None:
     """Refuses NaN and infinity in rows `used`, by default all; `first_row` as of `check_rows`."""
-    wanted = "every value must be a finite float32"
+    wanted = "every value must be a finite float32: fill it in, or drop the row's episode"
     for start, piece in pieces(array):
         wrong = ~np.isfinite(piece)
         if wrong.any():
@@ -140,7 +140,7 @@ def check_continuous(source: str, dtype: np.dtype, bounds: Optional[ActionBounds
     if dtype.kind in "biu" and bounds is None:
         raise InputError(
             f"{source}: actions has type {dtype}, as discrete actions have, which are not "
-            "supported; actions must be amounts, of a float type. If these are, name their bounds: "
+            "supported; actions must be amounts, of a float type, or have bounds: "
             "load_dataset.action_bounds = (minimum, maximum)."
         )
 

@@ -176,7 +176,10 @@ def _get_dataset(file: h5py.File, path: str, key: str) -> h5py.Dataset:
         )
     dataset = file[key]
     if not isinstance(dataset, h5py.Dataset):
-        raise InputError(f"{path}: key {key!r} is a group; it must be a dataset.")
+        raise InputError(
+            f"{path}: key {key!r} is a group; it must be a dataset, such as one in it: "
+            f"load_dataset.columns = {{NAME: {key + '/...'!r}}}."
+        )
     if dataset.external or dataset.is_virtual:
         raise InputError(
             f"{path}: the values of {key!r} are kept in other files; they must be in "

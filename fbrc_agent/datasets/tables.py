@@ -234,15 +234,11 @@ def _csv_lines(path: str) -> tuple[list[str], Generator[list[str], None, None]]:
 
 def _parse(cells: list[str]) -> np.ndarray:
     """Returns cells as float64, or as text where one is neither a number nor one of `_WORDS`."""
-    text = np.array(cells)
-    try:
-        return text.astype(np.float64)
-    except ValueError:
-        words = [_WORDS.get(cell.strip().lower(), cell) for cell in cells]
-    try:
-        return np.array(words).astype(np.float64)
-    except ValueError:
-        return text
+    with contextlib.suppress(ValueError):
+        return np.array(list(map(float, cells)))
+    with contextlib.suppress(ValueError):
+        return np.array([float(_WORDS.get(cell.strip().lower(), cell)) for cell in cells])
+    return np.array(cells)
 
 
 def _choose(

@@ -269,8 +269,8 @@ def _refuse_break(part: Rows, own: Column, row: int) -> None:
     raise InputError(
         f"{part.name}: next_observations has {read(own, row)} in row {row}, but observations has "
         f"{read(part.observations, row + 1)} in row {row + 1} of the same episode; they must be "
-        "equal. If rows are in no order, bind load_dataset.next_observations = 'use'; if "
-        "next_observations is not to be used, 'ignore'."
+        "equal: bind load_dataset.next_observations = 'use' if rows are in no order, 'ignore' if "
+        "next_observations is not to be used."
     )
 
 

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from fbrc_agent.datasets import download, sources
+from fbrc_agent.datasets import download, rows, sources, transitions
 from fbrc_agent.utils.errors import InputError
 from tests.helpers import d4rl_files, logs
 
@@ -83,10 +83,10 @@ def test_a_missing_next_observation_of_a_terminal_a_cut_and_another_row(
             sources.load_dataset(path)
         return
     expected = logs.transitions(logs.make_episodes())
-    rows = np.arange(9) != (row if wanted == "left out" else -1)
+    kept = np.arange(9) != (row if wanted == "left out" else -1)
     lengths = (3, 3, 2) if wanted == "left out" else (3, 4, 2)
     data = sources.load_dataset(path)
-    logs.assert_same(data, {name: array[rows] for name, array in expected.items()}, lengths)
+    logs.assert_same(data, {name: array[kept] for name, array in expected.items()}, lengths)
     assert data.num_rows == 9
     if wanted == "kept":
         np.testing.assert_array_equal(data.next_observations[2], data.observations[2])
@@ -106,7 +106,7 @@ def test_a_wrong_mode_is_refused(tmp_path, columns):
 # Several files.
 
 
-def test_files_are_one_data_set_in_which_no_episode_goes_on(tmp_path, monkeypatch):
+def test_files_are_one_data_set_in_which_no_episode_continues(tmp_path, monkeypatch):
     parts = [logs.make_episodes(seed) for seed in range(3)]
     paths = [
         write(tmp_path / f"{i}.hdf5", logs.columns(part), ("episodes", "next_observations"))
@@ -192,6 +192,33 @@ def test_a_terminal_that_a_time_limit_cut_too_is_kept_but_of_d4rls_layout(tmp_pa
     monkeypatch.setattr(download, "download", lambda task: path)
     for source in (path, "hopper-medium-v2"):
         assert sources.load_dataset(source).num_transitions == 8
+
+
+def make_rows(discounts):
+    """Three rows of one episode, the last of which holds only its last observation."""
+    return rows.Rows(
+        "log",
+        rows.ArrayColumn(np.float32([[0], [1], [2]])),
+        rows.ArrayColumn(np.zeros((3, 1))),
+        rows.ArrayColumn(np.float32([10, 20, np.nan])),
+        discounts=np.float64(discounts),
+        ends=np.array([False, False, True]),
+        steps=np.array([True, True, False]),
+    )
+
+
+def test_a_row_that_is_no_step_gives_only_its_observation():
+    data = transitions.pair([make_rows([0.9, 0, 1])], "log")
+    np.testing.assert_array_equal(data.next_observations, [[1], [2]])
+    np.testing.assert_array_equal(data.discounts, np.float32([0.9, 0]))
+    np.testing.assert_array_equal(data.episode_returns, [30])
+    assert data.num_rows == 2
+
+
+@pytest.mark.parametrize("discount", [-0.1, 1.1, np.nan])
+def test_discounts_are_from_0_to_1(discount):
+    with pytest.raises(InputError, match="log: discounts has .* in row 1; every value must be in"):
+        make_rows([1, discount, 1])
 
 
 # Actions outside their bounds.
