@@ -1,5 +1,8 @@
 """The pipeline of TF-Agents' CQL example, without Reverb; examples/README.md swaps its agent."""
 
+import fbrc_agent  # noqa: F401 (before TensorFlow, which it asks for Keras 2)
+
+# isort: split
 import argparse
 import os
 

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+import logging
 import os
 import signal
 import sys
@@ -239,6 +240,30 @@ def benchmark(flags: argparse.Namespace) -> None:
         sizes = dataclasses.replace(sizes, rounds=flags.rounds)
     configuration.parse(["fbrc.gin"], sizes.bindings)
     print(bench.table(bench.run(rows, sizes, flags.output)))
+
+
+@_command(
+    _flag(
+        "source", type=_path, help="a file, folder or pattern, D4RL id, minari:ID, embedded:NAME"
+    ),
+    _flag("--output", type=_path, help="PNG to write; default <name of the source>.png"),
+    *_GIN_FLAGS,
+)
+def data(flags: argparse.Namespace) -> None:
+    """Describes a data set before anyone trains on it: tables, warnings, a picture.
+
+    Example: data mine.csv --gin_bindings "load_dataset.columns = {'observations': 'state_*'}".
+    What a run would be trained on, preprocessing included, is described.
+    """
+    from fbrc_agent.datasets import preprocessing, sources
+    from fbrc_agent.experiments import data_report
+
+    logging.disable(logging.WARNING)  # They are in the description.
+    configuration.parse(flags.gin_file, flags.gin_bindings)
+    loaded = preprocessing.preprocess(sources.load_dataset(flags.source))
+    print(data_report.describe(loaded))
+    output = flags.output or data_report.default_picture(flags.source)
+    print(f"picture: {data_report.draw(loaded, output)}")
 
 
 @_command(

@@ -163,7 +163,14 @@ def test_readme_shows_the_whole_difference(script, block):
 def test_readmes_sed_makes_the_swapped_script(tmp_path):
     (command,) = [line for line in "".join(readme_blocks("")).splitlines() if "sed" in line]
     command, output = command.split(" > ")
-    result = subprocess.run(command, shell=True, cwd=tiny_runs.ROOT, capture_output=True, text=True)
+    result = subprocess.run(
+        command,
+        shell=True,
+        cwd=tiny_runs.ROOT,
+        env=tiny_runs.fresh_environment(),
+        capture_output=True,
+        text=True,
+    )
     assert result.stdout == swap("sac_train_eval.py", FBRC)
     assert any(f"python {output} " in block for block in readme_blocks(""))
 

@@ -5,6 +5,7 @@ import importlib
 import os
 import pathlib
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-COMMANDS = ["train", "export", "evaluate", "collect", "plot", "benchmark", "reproduce"]
+COMMANDS = ["train", "export", "evaluate", "collect", "plot", "benchmark", "reproduce", "data"]
 LAUNCHERS = [*COMMANDS, "test"]
 HEAVY = ["tensorflow", "tf_agents", "gym", "gymnasium", "d4rl", "mujoco"]
 
@@ -65,6 +66,56 @@ def test_launcher_names_an_interpreter_that_does_not_run(tmp_path):
     )
 
 
+def launch_copy(directory, tools):
+    """Runs bin/train in a copy that has no .venv yet, with `tools` and a few commands on PATH."""
+    (directory / "bin").mkdir()
+    for name in ("bin/_setup", "bin/train", "requirements.txt", "setup.cfg"):
+        shutil.copy(ROOT / name, directory / name)
+    for name in ("bash", "cat", "cksum", "dirname", "env", "mktemp", "readlink", "rm"):
+        (tools / name).symlink_to(shutil.which(name))
+    environment = {k: v for k, v in os.environ.items() if k != "FBRC_PYTHON"}
+    environment.update(PATH=str(tools), TMPDIR=str(directory))
+    return subprocess.run(
+        [directory / "bin" / "train"], env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_the_newest_supported_python_is_taken(tmp_path):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for minor in (9, 11, 13, 14):
+        write_stub_python(tools / f"python3.{minor}", f"3.{minor}.0")
+    write_stub_python(tools / "python3", "3.14.0")
+    result = launch_copy(tmp_path, tools)
+    assert result.returncode == 1  # The stub makes no .venv.
+    assert f"into {tmp_path}/.venv with Python 3.13.0 (once" in result.stderr
+
+
+def test_uv_brings_a_python_where_none_is_supported(tmp_path):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    write_stub_python(tools / "python3", "3.8.18")
+    (tools / "uv").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/asked; test $1 != pip\n')
+    (tools / "uv").chmod(0o755)
+    result = launch_copy(tmp_path, tools)
+    assert result.returncode == 1
+    assert "with Python 3.13 (once" in result.stderr
+    wanted = f"venv --no-project --python 3.13 {tmp_path}/.venv"
+    assert wanted in (tmp_path / "asked").read_text().splitlines()
+
+
+def test_without_a_supported_python_or_uv_one_sentence_says_so(tmp_path):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    write_stub_python(tools / "python3", "3.8.18")
+    result = launch_copy(tmp_path, tools)
+    assert (result.returncode, result.stderr) == (
+        2,
+        "fbrc_agent needs Python 3.9 to 3.13, but python3 is Python 3.8.18: "
+        "set FBRC_PYTHON to an interpreter of one of these versions.\n",
+    )
+
+
 @pytest.mark.parametrize("name", [*LAUNCHERS, "audit"])
 def test_launcher_is_executable(name):
     assert (ROOT / "bin" / name).stat().st_mode & stat.S_IXUSR
@@ -84,7 +135,8 @@ def test_console_script_is_callable(name):
 
 
 def test_there_is_no_console_script_without_a_launcher():
-    assert sorted(console_scripts()) == sorted(f"fbrc-{name}" for name in COMMANDS)
+    """But `fbrc`, which has the others as subcommands."""
+    assert sorted(console_scripts()) == sorted(["fbrc", *(f"fbrc-{name}" for name in COMMANDS)])
 
 
 def test_gin_folder_is_no_package():

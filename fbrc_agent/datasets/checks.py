@@ -24,12 +24,18 @@ PIECE_BYTES = 2**20
 _ALIGNMENT = 64
 
 
+def reason(error: BaseException) -> str:
+    """Returns what an error of a library says, on one line of at most 200 characters."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0] if len(lines[0]) <= 200 else f"{lines[0][:200]}..."
+
+
 def to_array(source: str, key: str, value: Any) -> np.ndarray:
     """Returns an array of real numbers, of rank 2 if `key` is one of `MATRICES`, else of rank 1."""
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise InputError(f"{source}: {key} is not an array ({error}).") from error
+        raise InputError(f"{source}: {key} is not an array ({reason(error)}).") from error
     check_kind_and_rank(source, key, array)
     return array if key in MATRICES else array.reshape(len(array))
 
@@ -74,11 +80,21 @@ def check_rows(
         )
 
 
-def check_finite(source: str, key: str, array: np.ndarray, first_row: int = 0) -> None:
-    """Refuses NaN and infinity; `first_row` as of `check_rows`."""
-    wanted = "every value must be a finite float32"
+def check_finite(
+    source: str,
+    key: str,
+    array: np.ndarray,
+    first_row: int = 0,
+    used: Optional[np.ndarray] = None,
+) -> None:
+    """Refuses NaN and infinity in rows `used`, by default all; `first_row` as of `check_rows`."""
+    wanted = "every value must be a finite float32: fill it in, or drop the row's episode"
     for start, piece in pieces(array):
-        check_rows(source, key, piece, ~np.isfinite(piece), wanted, first_row + start)
+        wrong = ~np.isfinite(piece)
+        if wrong.any():
+            if used is not None:
+                wrong[~used[start : start + len(piece)]] = False
+            check_rows(source, key, piece, wrong, wanted, first_row + start)
 
 
 def check_flags(source: str, key: str, array: np.ndarray, first_row: int = 0) -> None:
@@ -110,24 +126,59 @@ def resolve_bounds(
     return minimum, maximum
 
 
+def check_limit(source: str, limit: Any) -> None:
+    """Refuses a time limit that is neither None nor a positive integer."""
+    is_integer = isinstance(limit, (int, np.integer)) and not isinstance(limit, bool)
+    if limit is not None and (not is_integer or limit < 1):
+        raise InputError(
+            f"{source}: max_episode_steps is {limit!r}; it must be a positive integer."
+        )
+
+
+def check_continuous(source: str, dtype: np.dtype, bounds: Optional[ActionBounds]) -> None:
+    """Refuses actions of an integer type, unless bounds say that they are amounts."""
+    if dtype.kind in "biu" and bounds is None:
+        raise InputError(
+            f"{source}: actions has type {dtype}, as discrete actions have, which are not "
+            "supported; actions must be amounts, of a float type, or have bounds: "
+            "load_dataset.action_bounds = (minimum, maximum)."
+        )
+
+
 def check_actions(
-    source: str, actions: np.ndarray, minimum: np.ndarray, maximum: np.ndarray, first_row: int = 0
-) -> bool:
-    """Refuses actions outside their bounds; returns whether some are outside by rounding."""
-    is_rounded = False
+    source: str,
+    actions: np.ndarray,
+    minimum: np.ndarray,
+    maximum: np.ndarray,
+    first_row: int = 0,
+    used: Optional[np.ndarray] = None,
+    clip: bool = False,
+) -> tuple[bool, int]:
+    """Refuses actions outside their bounds, unless `clip`, in the rows `used`, by default all.
+
+    Returns:
+      Whether any action has to be clipped, if only for its rounding, and the number of rows that
+      are outside by more than rounding.
+    """
+    needs_clipping, num_outside = False, 0
     low = minimum - _BOUND_TOLERANCE * np.maximum(1.0, np.abs(minimum))
     high = maximum + _BOUND_TOLERANCE * np.maximum(1.0, np.abs(maximum))
     wanted = (
         f"every action must be inside the bounds {minimum.tolist()} to {maximum.tolist()}; pass "
-        "action_bounds=(minimum, maximum) if these are not the bounds of the environment"
+        "action_bounds=(minimum, maximum) if these are not the bounds of the environment, or "
+        "load_dataset.clip_actions = True"
     )
     for start, piece in pieces(actions):
         if piece.min() >= minimum.max() and piece.max() <= maximum.min():
             continue  # The usual case, in a tenth of the time of what follows.
         outside = ((piece < low) | (piece > high)).any(axis=1)
-        check_rows(source, "actions", piece, outside, wanted, first_row + start)
-        is_rounded |= bool(((piece < minimum) | (piece > maximum)).any())
-    return is_rounded
+        if used is not None:
+            outside &= used[start : start + len(piece)]
+        if not clip:
+            check_rows(source, "actions", piece, outside, wanted, first_row + start)
+        num_outside += int(np.count_nonzero(outside))
+        needs_clipping |= bool(((piece < minimum) | (piece > maximum)).any())
+    return needs_clipping, num_outside
 
 
 def check_episode_starts(source: str, value: Any, num_transitions: int) -> np.ndarray:
@@ -150,9 +201,14 @@ def check_episode_starts(source: str, value: Any, num_transitions: int) -> np.nd
     return starts[:-1]
 
 
+def piece_rows(shape: tuple[int, ...], itemsize: int = 4) -> int:
+    """Returns the number of rows of about `PIECE_BYTES`."""
+    return max(1, PIECE_BYTES // max(1, itemsize * math.prod(shape[1:])))
+
+
 def pieces(array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (number of the first row, rows) of consecutive pieces of about `PIECE_BYTES`."""
-    rows = max(1, PIECE_BYTES // max(1, array.itemsize * math.prod(array.shape[1:])))
+    rows = piece_rows(array.shape, array.itemsize)
     for start in range(0, len(array), rows):
         yield start, array[start : start + rows]
 

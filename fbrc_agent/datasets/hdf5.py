@@ -1,16 +1,15 @@
-"""D4RL's HDF5 layout: rows of consecutive episodes, one dataset per quantity."""
+"""HDF5 files in D4RL's layout: rows of consecutive episodes, one dataset per quantity."""
 
 import contextlib
-import logging
-import math
+import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 import h5py
 import numpy as np
 
-from fbrc_agent.datasets import checks
-from fbrc_agent.datasets.offline_data import OfflineData
+from fbrc_agent.datasets import checks, rows
+from fbrc_agent.datasets.inspection import Finding
 from fbrc_agent.utils import atomic_files
 from fbrc_agent.utils.errors import InputError
 
@@ -18,76 +17,90 @@ from fbrc_agent.utils.errors import InputError
 _REQUIRED = ("observations", "actions", "rewards", "terminals")
 _FLAGS = ("terminals", "timeouts")
 
-# What a block is held against: path, key, rows, number of the first row.
-_Check = Callable[[str, str, np.ndarray, int], None]
-
 # The limit of every D4RL locomotion task, for its first files, which have no `timeouts`.
 _DEFAULT_MAX_EPISODE_STEPS = 1000
 
 
-def read_d4rl_hdf5(
+def read(
     path: str,
-    source: str,
-    action_bounds: Optional[checks.ActionBounds] = None,
+    columns: Optional[Mapping[str, Any]] = None,
     max_episode_steps: Optional[int] = None,
-) -> OfflineData:
-    """Reads the transitions that `d4rl.qlearning_dataset` makes of a file.
+    use_next_observations: bool = True,
+    as_d4rl: bool = False,
+) -> rows.Rows:
+    """Reads the rows of a file; its arrays stay in the file until they are paired.
 
     Args:
       path: Name of the file.
-      source: What the data was asked for by, for records.
-      action_bounds: As of `load_dataset`.
+      columns: Keys of the file by the names of `rows.NAMES`, where they are others.
       max_episode_steps: As of `load_dataset`.
+      use_next_observations: Whether the file's own next observations are read.
+      as_d4rl: Whether rows become exactly the transitions of `d4rl.qlearning_dataset`, which reads
+        neither next observations nor `episodes` and drops the last row.
 
     Returns:
-      The data. A row after a time limit begins an episode, as one after a terminal does.
+      The rows. As in `d4rl.qlearning_dataset`, a row that is both terminal and cut by a time limit
+      counts as cut, unless the file has next observations.
 
     Raises:
       InputError: If the file is not usable.
     """
-    with _reading(path), h5py.File(path, "r") as opened:
-        file = _Rows(opened, path)
-        if action_bounds is None:
-            action_bounds = _recorded_bounds(path, opened.attrs)
-        low, high = checks.resolve_bounds(path, file.shapes["actions"][1], action_bounds)
-        terminals = file.read_flags("terminals")
-        if "timeouts" in file.shapes:
-            timeouts = file.read_flags("timeouts")
-        else:
-            limit = _episode_limit(path, max_episode_steps, opened.attrs)
-            timeouts = _infer_timeouts(terminals, limit)
-        keep = ~timeouts
-        keep[-1] = False
-        if not keep.any():
+    with _reading(path), h5py.File(path, "r") as file:
+        keys = _find_keys(path, file, columns)
+        for key in ("episodes", "next_observations") if as_d4rl else ():
+            keys.pop(key, None)
+        if not use_next_observations:
+            keys.pop("next_observations", None)
+        datasets = {key: _get_dataset(file, path, name) for key, name in keys.items()}
+        for key, dataset in datasets.items():
+            checks.check_kind_and_rank(path, key, dataset)
+        checks.check_lengths(path, datasets)
+        flags = {key: _read_flags(path, key, datasets[key]) for key in _FLAGS if key in keys}
+        episodes = datasets["episodes"][()] if "episodes" in keys else None
+        bounds = _recorded_bounds(path, file.attrs)
+        findings: tuple[Finding, ...] = ()
+        if not {"timeouts", "episodes", "next_observations"} & set(keys):
+            limit = _episode_limit(path, max_episode_steps, file.attrs)
+            if max_episode_steps is None and "max_episode_steps" not in file.attrs:
+                findings = (Finding("assumed_time_limit", "timeouts", limit),)
+            flags["timeouts"] = rows.cut_after(flags["terminals"], limit, count_after_terminal=1)
+        stored = {
+            key: _Hdf5Column(path, keys[key], datasets[key].shape, datasets[key].dtype)
+            for key in (*rows.STEP_COLUMNS, "next_observations")
+            if key in keys
+        }
+    result = rows.from_columns(path, stored, flags, episodes, action_bounds=bounds)
+    result.findings += findings
+    if "next_observations" not in keys and "timeouts" in flags:
+        result.discounts |= flags["timeouts"]
+    if as_d4rl:
+        result.discounts[-1] = True
+    return result
+
+
+def _find_keys(path: str, file: h5py.File, columns: Optional[Mapping[str, Any]]) -> dict[str, str]:
+    """Returns the key of the file for each name of `rows.NAMES` that it has or must have."""
+    given = rows.check_columns(columns)
+    for name, key in given.items():
+        if not isinstance(key, str) or key.endswith("*"):
             raise InputError(
-                f"{path}: has no usable transition; it must have two consecutive rows of an "
-                f"episode, but has {len(timeouts)} rows, {int(timeouts.sum())} of them cut by a "
-                "time limit."
+                f"{path}: load_dataset.columns has {key!r} for {name}; of an HDF5 file it must be "
+                "one key."
             )
-        ends = terminals | timeouts
-        begins = np.append(True, ends[:-1])
+    found = {
+        name: next(key for key in (name, *others) if key in file)
+        for name, others in rows.NAMES.items()
+        if any(key in file for key in (name, *others))
+    }
+    required = {name: name for name in (_REQUIRED if not given else rows.STEP_COLUMNS)}
+    return {**required, **found, **given}
 
-        def check_and_clip(path: str, _: str, rows: np.ndarray, start: int) -> None:
-            if checks.check_actions(path, rows, low, high, start):
-                np.clip(rows, low, high, out=rows)
 
-        rewards, all_rewards = file.read("rewards", [keep, np.ones_like(keep)])
-        follows = np.append(False, keep[:-1])
-        observations, next_observations = file.read("observations", [keep, follows])
-        (actions,) = file.read("actions", [keep], check_and_clip)
-        return OfflineData(
-            observations=observations,
-            actions=actions,
-            rewards=rewards,
-            next_observations=next_observations,
-            discounts=checks.as_float32(~terminals[keep]),
-            # An episode of which no row is kept has no place among them.
-            episode_starts=np.flatnonzero(begins[keep]),
-            episode_returns=checks.as_float32(_complete_returns(all_rewards, ends)),
-            action_minimum=low,
-            action_maximum=high,
-            source=source,
-        )
+def _read_flags(path: str, key: str, dataset: h5py.Dataset) -> np.ndarray:
+    """Returns `terminals` or `timeouts`, [N] bool."""
+    flags = dataset[()].reshape(-1)
+    checks.check_flags(path, key, flags)
+    return flags.astype(bool)
 
 
 def _recorded_bounds(path: str, attributes: Mapping[str, Any]) -> Optional[checks.ActionBounds]:
@@ -104,91 +117,28 @@ def _episode_limit(path: str, given: Optional[int], attributes: Mapping[str, Any
     limit = attributes.get("max_episode_steps") if given is None else given
     if limit is None:
         limit = _DEFAULT_MAX_EPISODE_STEPS
-        logging.warning(
-            "%s: has no timeouts; episodes are taken to be cut after %d steps, pass "
-            "max_episode_steps if that is wrong.",
-            path,
-            limit,
-        )
-    if not isinstance(limit, (int, np.integer)) or limit < 1:
-        raise InputError(f"{path}: max_episode_steps is {limit!r}; it must be a positive integer.")
+    checks.check_limit(path, limit)
     return int(limit)
 
 
-def _infer_timeouts(terminals: np.ndarray, limit: int) -> np.ndarray:
-    """Returns the rows, [N] bool, that `d4rl.qlearning_dataset` cuts where a file has no timeouts.
+@dataclasses.dataclass(frozen=True)
+class _Hdf5Column:
+    """A dataset of a file, which is open only while blocks are read."""
 
-    It counts steps from 0 and cuts when the count is `limit` - 1; after a cut it counts from 0
-    again, after any other terminal from 1.
-    """
-    timeouts = np.zeros(len(terminals), bool)
-    start, count = 0, 0
-    for end in np.append(np.flatnonzero(terminals) + 1, len(terminals)):
-        timeouts[start + limit - 1 - count : end : limit] = True
-        start, count = end, int(not timeouts[end - 1])
-    return timeouts
+    path: str
+    key: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
 
-
-def _complete_returns(rewards: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Returns the sums of rewards, in float64, of the episodes that end in the file."""
-    last = np.flatnonzero(ends)
-    if not last.size:
-        return np.zeros([0])
-    starts = np.append(0, last[:-1] + 1)
-    return np.add.reduceat(rewards[: last[-1] + 1].astype(np.float64), starts)
-
-
-class _Rows:
-    """The rows of a D4RL-layout file, read in blocks and checked; `shapes` are the arrays'."""
-
-    def __init__(self, file: h5py.File, path: str) -> None:
-        self._path = path
-        keys = (*_REQUIRED, "timeouts") if "timeouts" in file else _REQUIRED
-        self._datasets = {key: _get_dataset(file, path, key) for key in keys}
-        checks.check_lengths(path, self._datasets)
-        # A vector may be a column [N, 1].
-        self.shapes: dict[str, tuple[int, ...]] = {
-            key: dataset.shape if key in checks.MATRICES else dataset.shape[:1]
-            for key, dataset in self._datasets.items()
-        }
-
-    def read_flags(self, key: str) -> np.ndarray:
-        """Returns `terminals` or `timeouts`, [N] bool."""
-        blocks = self._blocks(key, checks.check_flags)
-        return np.concatenate([rows.astype(bool) for _, rows in blocks])
-
-    def read(
-        self, key: str, masks: list[np.ndarray], check: Optional[_Check] = None
-    ) -> list[np.ndarray]:
-        """Returns, read-only, the rows of each mask, [N] bool; those of all rows are checked.
-
-        Each block goes to its places while it is at hand, so that the file's own array, as large as
-        each of these, is never in memory.
-        """
-        size = self.shapes[key][1:]
-        arrays = [checks.empty_float32((np.count_nonzero(mask), *size)) for mask in masks]
-        filled = [0] * len(masks)
-        for start, rows in self._blocks(key, check):
-            for i, mask in enumerate(masks):
-                chosen = np.flatnonzero(mask[start : start + len(rows)])
-                end = filled[i] + len(chosen)
-                # In this mode `take` writes without a buffer; no index is out of range.
-                np.take(rows, chosen, axis=0, out=arrays[i][filled[i] : end], mode="clip")
-                filled[i] = end
-        return [checks.as_float32(array) for array in arrays]
-
-    def _blocks(self, key: str, check: Optional[_Check]) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields (number of the first row, rows in float32), about `PIECE_BYTES` at a time."""
-        dataset, shape = self._datasets[key], self.shapes[key]
-        block_size = max(1, checks.PIECE_BYTES // (4 * math.prod(shape[1:])))
-        if dataset.chunks:  # Complete chunks, so that none is decompressed twice.
-            block_size = -(-block_size // dataset.chunks[0]) * dataset.chunks[0]
-        for start in range(0, shape[0], block_size):
-            rows = dataset.astype(np.float32)[start : start + block_size].reshape(-1, *shape[1:])
-            checks.check_finite(self._path, key, rows, start)
-            if check is not None:
-                check(self._path, key, rows, start)
-            yield start, rows
+    def blocks(self, num_rows: Optional[int] = None) -> Iterator[np.ndarray]:
+        """Yields rows in float32, by default about `PIECE_BYTES` at a time."""
+        with _reading(self.path), h5py.File(self.path, "r") as file:
+            dataset = file[self.key]
+            step = num_rows or checks.piece_rows(self.shape)
+            if dataset.chunks and not num_rows:  # Complete chunks: none is decompressed twice.
+                step = -(-step // dataset.chunks[0]) * dataset.chunks[0]
+            for start in range(0, self.shape[0], step):
+                yield dataset.astype(np.float32)[start : start + step]
 
 
 @contextlib.contextmanager
@@ -202,7 +152,8 @@ def _reading(path: str) -> Iterator[None]:
         raise InputError(f"{path}: does not fit into memory ({error}).") from error
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: cannot be read as HDF5, it may be truncated or of another format ({error})."
+            f"{path}: cannot be read as HDF5, it may be truncated or of another format "
+            f"({checks.reason(error)})."
         ) from error
 
 
@@ -211,9 +162,12 @@ def _get_dataset(file: h5py.File, path: str, key: str) -> h5py.Dataset:
     link = file.get(key, getlink=True)
     if link is None:
         keys = ", ".join(sorted(map(str, file.keys()))) or "none"
+        if "episode_0" in file:
+            keys = "episode_0 and so on, as Minari's files, which are read by their folder"
         raise InputError(
             f"{path}: has no key {key!r}; it has {keys}, and a D4RL file has "
-            f"{', '.join(_REQUIRED)}."
+            f"{', '.join(_REQUIRED)}; name others in load_dataset.columns, such as "
+            "{'observations': 'obs'}."
         )
     if not isinstance(link, h5py.HardLink):
         raise InputError(
@@ -222,13 +176,15 @@ def _get_dataset(file: h5py.File, path: str, key: str) -> h5py.Dataset:
         )
     dataset = file[key]
     if not isinstance(dataset, h5py.Dataset):
-        raise InputError(f"{path}: key {key!r} is a group; it must be a dataset.")
+        raise InputError(
+            f"{path}: key {key!r} is a group; it must be a dataset, such as one in it: "
+            f"load_dataset.columns = {{NAME: {key + '/...'!r}}}."
+        )
     if dataset.external or dataset.is_virtual:
         raise InputError(
             f"{path}: the values of {key!r} are kept in other files; they must be in "
             "the file itself."
         )
-    checks.check_kind_and_rank(path, key, dataset)
     return dataset
 
 

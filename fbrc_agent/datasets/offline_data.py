@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from fbrc_agent.datasets import checks
+from fbrc_agent.datasets import checks, inspection
 from fbrc_agent.utils.errors import InputError
 
 _ARRAY_NAMES = ("observations", "actions", "rewards", "next_observations", "discounts")
@@ -37,6 +37,8 @@ class OfflineData:
       source: The path, task id or `embedded:NAME` that the data was loaded from.
       observation_mean, observation_scale: [S]; observations were (s - mean) / scale made of raw
         ones, None if they are raw (see `preprocess`).
+      num_rows: Steps of the source, N and those that are no transition; None for N.
+      reading_findings: What reading the source met; `findings` has these and what the arrays show.
     """
 
     observations: np.ndarray
@@ -51,6 +53,8 @@ class OfflineData:
     source: str
     observation_mean: Optional[np.ndarray] = None
     observation_scale: Optional[np.ndarray] = None
+    num_rows: Optional[int] = None
+    reading_findings: tuple[inspection.Finding, ...] = ()
 
     def __post_init__(self) -> None:
         self.episode_starts.flags.writeable = False
@@ -91,11 +95,12 @@ class OfflineData:
             outside the bounds, or `episode_starts` does not ascend from 0.
         """
         given = (observations, actions, rewards, next_observations, discounts)
-        arrays = {
+        arrays: dict[str, Any] = {
             key: checks.as_float32(checks.to_array(source, key, value))
             for key, value in zip(_ARRAY_NAMES, given)
         }
         checks.check_lengths(source, arrays)
+        checks.check_continuous(source, np.asarray(actions).dtype, action_bounds)
         if arrays["next_observations"].shape != arrays["observations"].shape:
             raise InputError(
                 f"{source}: next_observations has shape {arrays['next_observations'].shape}; it "
@@ -108,7 +113,7 @@ class OfflineData:
         wanted = "every value must be in [0, 1]"
         checks.check_rows(source, "discounts", discounts, outside, wanted)
         minimum, maximum = checks.resolve_bounds(source, arrays["actions"].shape[1], action_bounds)
-        if checks.check_actions(source, arrays["actions"], minimum, maximum):
+        if checks.check_actions(source, arrays["actions"], minimum, maximum)[0]:
             arrays["actions"] = checks.as_float32(np.clip(arrays["actions"], minimum, maximum))
         given_returns = [] if episode_returns is None else episode_returns
         returns = checks.to_array(source, "episode_returns", given_returns)
@@ -150,6 +155,12 @@ class OfflineData:
         """Yields the rows of each episode: `data.rewards[rows]` are the rewards of one."""
         for start, length in zip(self.episode_starts.tolist(), self.episode_lengths.tolist()):
             yield slice(start, start + length)
+
+    @functools.cached_property
+    def findings(self) -> tuple[inspection.Finding, ...]:
+        """What is likely to spoil training, as data; `inspection.sentences` puts it into words."""
+        num_rows = self.num_transitions if self.num_rows is None else self.num_rows
+        return (*self.reading_findings, *inspection.inspect(self.arrays, num_rows))
 
     @functools.cached_property
     def checksum(self) -> str:

@@ -6,6 +6,7 @@ runs in TF-Agents' drivers and metrics on Gymnasium's environments, such as `Hop
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any, Optional
 
@@ -21,19 +22,15 @@ from fbrc_agent.utils.errors import InputError
 
 @contextlib.contextmanager
 def _without_mujoco_py() -> Iterator[None]:
-    """Makes `import mujoco_py` raise ImportError inside the block, unless it was imported before.
+    """Hides mujoco_py, which d4rl brings and Gymnasium 0.29 imports for its `-v2` and `-v3` robots.
 
-    Gymnasium imports mujoco_py, where it is installed, for its old `-v2` and `-v3` environments,
-    and expects nothing worse than an ImportError. Without MuJoCo 2.1 on disk that import raises
-    other exceptions or starts a compiler, which would also break the `-v4` environments.
+    Without MuJoCo 2.1 on disk that import raises more than the ImportError that Gymnasium expects.
     """
-    blocks = "mujoco_py" not in sys.modules
-    if blocks:
-        sys.modules["mujoco_py"] = None  # type: ignore[assignment]
+    hides = sys.modules.setdefault("mujoco_py", None) is None  # type: ignore[arg-type]
     try:
         yield
     finally:
-        if blocks:
+        if hides:
             del sys.modules["mujoco_py"]
 
 
@@ -59,8 +56,11 @@ def make(environment_id: str) -> Any:
                 "pip install 'gymnasium[mujoco]'."
             ) from error
         try:
-            # The checker would inspect every step and print its findings as warnings.
-            environment = gymnasium.make(environment_id, disable_env_checker=True)
+            with warnings.catch_warnings():
+                # That -v4 is out of date: it is what D4RL's data is of.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                # The checker would inspect every step and print its findings as warnings.
+                environment: Any = gymnasium.make(environment_id, disable_env_checker=True)
         except (gymnasium.error.Error, ImportError) as error:
             reason = " ".join(str(error).split()).rstrip(".")
             raise InputError(

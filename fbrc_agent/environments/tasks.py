@@ -23,7 +23,7 @@ from fbrc_agent.utils.errors import InputError
 D4RL_TABLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "d4rl_tasks.json")
 
 # D4RL's locomotion tasks run on gym's -v2/-v3 robots; Gymnasium's -v4 are the same dynamics on the
-# maintained `mujoco` bindings.
+# maintained `mujoco` bindings. Its -v5 are others, to which D4RL's scores do not apply.
 _ENVIRONMENTS = {
     "hopper": "Hopper-v4",
     "halfcheetah": "HalfCheetah-v4",

@@ -95,7 +95,7 @@ def _run(
     while running:
         actions = np.asarray(action_fn(observations), np.float32)
         shape = (len(vector), *vector[0].action_spec().shape)
-        _check_actions(actions, shape, running, lengths.max())
+        _check_actions(actions, shape, running, int(lengths.max()))
         if lengths.max() >= _MOST_STEPS:
             raise InputError(
                 f"An episode of {vector[0].gymnasium.spec.id} has not ended after {_MOST_STEPS} "

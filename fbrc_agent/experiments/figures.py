@@ -159,7 +159,7 @@ def draw_grid(cells: Sequence[Cell], title: str, panels: Sequence[Panel]) -> Fig
     for cell in cells:
         by_task.setdefault(cell.task, []).append(cell)
     drawings = [
-        functools.partial(panel, task=task, cells=of_task)
+        lambda axes, panel=panel, task=task, cells=of_task: panel(axes, task, cells)
         for task, of_task in by_task.items()
         for panel in panels
     ]

@@ -147,7 +147,8 @@ def check_critics(
     for argument, net in critics.items():
         check_input_spec(argument, net, critic_spec)
     critic = critics["critic_network"]
-    if critic is critics.get("critic_network_2"):
+    is_same = critic is critics.get("critic_network_2")
+    if is_same:
         raise ValueError(
             f"critic_network_2 and critic_network are the same network, '{critic.name}'; give "
             "critic_network_2 weights of its own, or leave it out for a copy that has."

@@ -3,12 +3,15 @@
 import logging
 import os
 import sys
+import tokenize
 from collections.abc import Sequence
 from typing import Optional
 
 from fbrc_agent.utils import os_errors
 from fbrc_agent.utils.errors import InputError
 
+# An open quote or parenthesis is a TokenError.
+_MISTAKES = (OSError, ValueError, SyntaxError, TypeError, ImportError, tokenize.TokenError)
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -41,13 +44,16 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
         gin.parse_config_files_and_bindings(list(files), list(bindings))
     except RecursionError as error:
         raise InputError(f"{source}: a file or macro includes itself.") from error
-    except (OSError, ValueError, SyntaxError, TypeError, ImportError) as error:
+    except _MISTAKES as error:
         raise InputError(f"{source}: {_gin_reason(error, bindings)}.") from error
     finally:
         logging.disable(logging.NOTSET)
 
 
 def _gin_reason(error: Exception, bindings: Sequence[str]) -> str:
+    if isinstance(error, tokenize.TokenError):
+        message, (line, _) = error.args
+        return f"{message.split(' (')[0]} in line {line}"
     if not isinstance(error, SyntaxError):
         # Of a missing macro gin shows the configuration, below the first line.
         return str(os_errors.original(error)).split("\n")[0].rstrip(" .:")

@@ -1,5 +1,6 @@
 """D4RL's layout, read and written; the transitions are those of d4rl itself."""
 
+import importlib.util
 import os
 import sys
 import tracemalloc
@@ -8,37 +9,36 @@ import h5py
 import numpy as np
 import pytest
 
-from fbrc_agent.datasets import hdf5, offline_data, sources
+from fbrc_agent.datasets import download, hdf5, offline_data, sources
 from fbrc_agent.utils.errors import InputError
 from tests.helpers import d4rl_files
-
-# D4RL imports its simulators; only its `qlearning_dataset` is wanted here.
-_SIMULATORS = (
-    "mujoco_py",
-    "gym.envs.mujoco",
-    "d4rl.locomotion",
-    "d4rl.hand_manipulation_suite",
-    "d4rl.flow",
-    "d4rl.kitchen",
-    "d4rl.carla",
-    "d4rl.gym_bullet",
-)
 
 
 @pytest.fixture(scope="module")
 def qlearning_dataset():
+    """That of the package d4rl, without the simulators that it imports."""
+    if importlib.util.find_spec("d4rl") is None:
+        pytest.skip("d4rl is not installed; its extra is for Python before 3.12")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("D4RL_SUPPRESS_IMPORT_ERROR", "1")
-        for name in _SIMULATORS:
-            patch.setitem(sys.modules, name, None)
-        for name in [name for name in sys.modules if name.split(".")[0] == "d4rl"]:
-            if name not in _SIMULATORS:
-                patch.delitem(sys.modules, name)
-        import d4rl as d4rl_package
+        for name in ("locomotion", "flow", "kitchen", "carla", "gym_bullet"):
+            patch.setitem(sys.modules, f"d4rl.{name}", None)
+        import d4rl
 
-        yield d4rl_package.qlearning_dataset
+        yield d4rl.qlearning_dataset
         for name in [name for name in sys.modules if name.split(".")[0] == "d4rl"]:
             del sys.modules[name]
+
+
+@pytest.fixture(name="load_by_id")
+def _load_by_id(monkeypatch):
+    """Loads a file as that of a D4RL task."""
+
+    def load(path, **arguments):
+        monkeypatch.setattr(download, "download", lambda task: path)
+        return sources.load_dataset("hopper-medium-v2", **arguments)
+
+    return load
 
 
 ARRAY_NAMES = ("observations", "actions", "rewards", "next_observations", "discounts")
@@ -77,17 +77,28 @@ def assert_same_transitions(data, expected):
         ([8, 9], [8]),
     ],
 )
-def test_transitions_are_those_of_d4rl(tmp_path, qlearning_dataset, terminal_rows, timeout_rows):
+def test_transitions_are_those_of_d4rl(
+    tmp_path, qlearning_dataset, load_by_id, terminal_rows, timeout_rows
+):
     columns = d4rl_files.make_columns(terminal_rows, timeout_rows)
-    data = sources.load_dataset(d4rl_files.write(tmp_path / "file.hdf5", columns))
-    assert_same_transitions(data, qlearning_dataset(FakeEnvironment(columns, None)))
+    path = d4rl_files.write(tmp_path / "file.hdf5", columns)
+    expected = qlearning_dataset(FakeEnvironment(columns, None))
+    assert_same_transitions(load_by_id(path), expected)
+    data = sources.load_dataset(path)
+    if 9 in terminal_rows:  # A plain file's last row is kept; s stands for its s'.
+        last = {key: columns[key][9:] for key in columns}
+        last["next_observations"] = last["observations"]
+        expected = {key: np.concatenate([value, last[key]]) for key, value in expected.items()}
+    assert_same_transitions(data, expected)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_transitions_of_random_files_are_those_of_d4rl(tmp_path, qlearning_dataset, seed):
+def test_transitions_of_random_files_are_those_of_d4rl(
+    tmp_path, qlearning_dataset, load_by_id, seed
+):
     rows = np.random.default_rng(seed).permutation(500)
     columns = d4rl_files.make_columns(rows[:30], rows[20:60], num_rows=500, seed=seed)
-    data = sources.load_dataset(d4rl_files.write(tmp_path / "file.hdf5", columns))
+    data = load_by_id(d4rl_files.write(tmp_path / "file.hdf5", columns))
     assert_same_transitions(data, qlearning_dataset(FakeEnvironment(columns, None)))
 
 
@@ -107,7 +118,7 @@ def test_transitions_of_random_files_are_those_of_d4rl(tmp_path, qlearning_datas
     ],
 )
 def test_time_limits_without_timeouts_are_those_of_d4rl(
-    tmp_path, qlearning_dataset, terminal_rows, max_episode_steps
+    tmp_path, qlearning_dataset, load_by_id, terminal_rows, max_episode_steps
 ):
     columns = d4rl_files.make_columns(terminal_rows, num_rows=60)
     del columns["timeouts"]
@@ -115,18 +126,21 @@ def test_time_limits_without_timeouts_are_those_of_d4rl(
     path = d4rl_files.write(tmp_path / "file.hdf5", columns)
     if not len(expected["rewards"]):
         with pytest.raises(InputError, match="no usable transition"):
-            sources.load_dataset(path, max_episode_steps=max_episode_steps)
+            load_by_id(path, max_episode_steps=max_episode_steps)
     else:
-        data = sources.load_dataset(path, max_episode_steps=max_episode_steps)
+        data = load_by_id(path, max_episode_steps=max_episode_steps)
         assert_same_transitions(data, expected)
 
 
-def test_next_observations_and_other_keys_are_ignored_as_in_d4rl(tmp_path, qlearning_dataset):
+def test_next_observations_and_other_keys_are_ignored_as_in_d4rl(
+    tmp_path, qlearning_dataset, load_by_id
+):
     columns = d4rl_files.make_columns([3], [6])
     columns["next_observations"] = np.full((10, 3), np.nan)
     columns["infos"] = np.zeros(4)
-    data = sources.load_dataset(d4rl_files.write(tmp_path / "file.hdf5", columns))
-    assert_same_transitions(data, qlearning_dataset(FakeEnvironment(columns, None)))
+    path = d4rl_files.write(tmp_path / "file.hdf5", columns)
+    for data in (load_by_id(path), sources.load_dataset(path, next_observations="ignore")):
+        assert_same_transitions(data, qlearning_dataset(FakeEnvironment(columns, None)))
 
 
 def test_float64_file_is_rounded_to_float32_as_in_d4rl(tmp_path, qlearning_dataset):
@@ -208,9 +222,15 @@ def test_episodes_with_inferred_time_limits_by_hand(tmp_path):
     np.testing.assert_array_equal(data.start_observations, columns["observations"][[0, 2, 4]])
 
 
-def test_a_terminal_in_the_last_row_leaves_its_episode_cut(tmp_path):
+def test_a_terminal_in_the_last_row_is_kept_but_of_a_task_of_d4rl(tmp_path, load_by_id):
     columns = d4rl_files.make_columns([1, 4], num_rows=5)
-    data = sources.load_dataset(d4rl_files.write(tmp_path / "file.hdf5", columns))
+    path = d4rl_files.write(tmp_path / "file.hdf5", columns)
+    data = sources.load_dataset(path)
+    np.testing.assert_array_equal(data.episode_starts, [0, 2])
+    np.testing.assert_array_equal(data.episode_lengths, [2, 3])
+    np.testing.assert_array_equal(data.discounts, [1, 0, 1, 1, 0])
+    np.testing.assert_array_equal(data.next_observations[4], columns["observations"][4])
+    data = load_by_id(path)
     np.testing.assert_array_equal(data.episode_starts, [0, 2])
     np.testing.assert_array_equal(data.episode_lengths, [2, 2])
 
@@ -366,10 +386,22 @@ def test_error_in_a_later_block_names_the_row_of_the_file(tmp_path, key, value, 
         sources.load_dataset(d4rl_files.write(tmp_path / "file.hdf5", columns))
 
 
-def test_row_that_is_left_out_is_checked(tmp_path):
-    columns = d4rl_files.make_columns([], [9])
-    columns["actions"][9] = 1.5
-    with pytest.raises(InputError, match="in row 9"):
+def test_filler_in_a_row_that_is_left_out_is_no_reason_to_refuse(tmp_path):
+    columns = d4rl_files.make_columns([], [4, 9])
+    expected = sources.load_dataset(d4rl_files.write(tmp_path / "good.hdf5", columns))
+    columns["actions"][[4, 9]] = [[np.nan, 0], [7, 0]]
+    columns["rewards"][[4, 9]] = np.nan
+    data = sources.load_dataset(d4rl_files.write(tmp_path / "file.hdf5", columns))
+    assert data.checksum == expected.checksum
+    # The sums of the rewards that are numbers.
+    returns = [columns["rewards"][:4].sum(), columns["rewards"][5:9].sum()]
+    np.testing.assert_allclose(data.episode_returns, returns, rtol=1e-6)
+
+
+def test_the_observation_of_a_row_that_is_left_out_is_used(tmp_path):
+    columns = d4rl_files.make_columns([], [4, 9])
+    columns["observations"][4, 1] = np.nan  # The next observation of row 3.
+    with pytest.raises(InputError, match="observations has nan in row 4"):
         sources.load_dataset(d4rl_files.write(tmp_path / "file.hdf5", columns))
 
 

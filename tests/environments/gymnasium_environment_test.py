@@ -10,6 +10,7 @@ from tf_agents.environments import utils as environment_utils
 
 from fbrc_agent.environments import gymnasium_environment
 from fbrc_agent.utils.errors import InputError
+from tests.helpers import mujoco_rollouts
 
 
 class _ThreeSteps(gymnasium.Env):
@@ -86,6 +87,28 @@ def test_an_unknown_id_is_an_input_error_that_names_it(environment_id):
 
 def test_sizes_are_those_of_observations_and_actions():
     assert gymnasium_environment.sizes("Hopper-v4") == (11, 3)
+
+
+@pytest.mark.parametrize("environment_id", mujoco_rollouts.ENVIRONMENTS)
+def test_the_robots_move_as_with_mujoco_2(environment_id):
+    """As D4RL's data and scores have it; MuJoCo 3.5 moves Hopper by 0.03 and more."""
+    with np.load(mujoco_rollouts.PATH) as file:
+        stored = {key: file[f"{environment_id}/{key}"] for key in mujoco_rollouts.KEYS}
+    start = {key: stored.pop(key) for key in ("positions", "velocities", "actions")}
+    for key, array in mujoco_rollouts.roll_out(environment_id, **start).items():
+        np.testing.assert_allclose(array, stored[key], rtol=0, atol=3e-7)
+
+
+@pytest.mark.skipif(
+    not gymnasium.__version__.startswith("1."), reason="Gymnasium 0.29 has no -v5 robots"
+)
+def test_v5_robots_are_made():
+    assert gymnasium_environment.sizes("Hopper-v5") == (11, 3)
+
+
+def test_v4_robots_are_made_without_a_warning(recwarn):
+    gymnasium_environment.make("Hopper-v4").close()
+    assert recwarn.list == []
 
 
 def test_discrete_actions_are_an_input_error():

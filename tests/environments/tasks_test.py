@@ -52,6 +52,11 @@ def test_gymnasium_id_has_the_scores_of_its_robot_and_no_file(environment, refer
     assert task == tasks.Task(environment, environment, None, reference_scores)
 
 
+@pytest.mark.parametrize("environment", ["Hopper-v5", "HalfCheetah-v5", "Walker2d-v5"])
+def test_v5_is_a_task_without_scores(environment):
+    assert tasks.get_task(environment) == tasks.Task(environment, environment, None, None)
+
+
 def test_pendulum_has_its_own_scores():
     random_score, expert_score = tasks.get_task("Pendulum-v1").reference_scores
     assert random_score < expert_score < 0

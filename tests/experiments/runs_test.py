@@ -245,7 +245,7 @@ def test_density_reports_likelihood_and_scores_of_each_behavior_policy(tmp_path)
     [
         ("grid.tasks = 'hopper-medium-v2'", "it must name the data of each task"),
         ("grid.tasks = {'hopper-medium-v2': 3}", "it must name the data of each task"),
-        ("grid.tasks = {'antmaze-umaze-v0': None}", "no environment to evaluate in"),
+        ("grid.tasks = {'antmaze-umaze-v0': None}", "must have an environment to evaluate in"),
         ("grid.seeds = 0", "grid.seeds is 0; it must be an integer of 1 or more"),
         ("grid.eval_interval = 0.5", "grid.eval_interval is 0.5; it must be an integer of 0"),
         ("grid.bindings = 'SEED = 1'", "it must be a list of gin bindings"),

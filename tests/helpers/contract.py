@@ -15,10 +15,10 @@ from fbrc_agent.networks import saved_network
 from fbrc_agent.training import agents, checkpoints, configuration, run_directory, run_log, trainer
 from tests.helpers import tiny_runs
 
-_OBSERVATIONS = np.random.default_rng(0).uniform(-1.0, 1.0, [50, 3]).astype(np.float32)
+OBSERVATIONS = np.random.default_rng(0).uniform(-1.0, 1.0, [50, 3]).astype(np.float32)
 
 # What a server has: TensorFlow, without this package and what it is built on.
-_SERVE = """
+SERVE = """
 import sys
 for name in ("fbrc_agent", "tf_agents", "tensorflow_probability", "gin"):
     sys.modules[name] = None  # An import of it fails.
@@ -87,7 +87,7 @@ def assert_same_run(root_dir, other_dir):
     for version in versions[0]:
         actions = [
             tf.saved_model.load(str(d / version)).signatures["serving_default"](
-                observation=tf.constant(_OBSERVATIONS)
+                observation=tf.constant(OBSERVATIONS)
             )
             for d in (root_dir, other_dir)
         ]
@@ -148,11 +148,11 @@ def _check_resumes(complete, root_dir, arguments):
 def _check_export(complete, directory):
     """The export of a process that has only the run's directory acts like the agent's mode."""
     output, given, acted = (directory / name for name in ("model", "given.npy", "acted.npy"))
-    np.save(given, _OBSERVATIONS)
+    np.save(given, OBSERVATIONS)
     environment = tiny_runs.environment()
     for command in (
         ["-m", "fbrc_agent.cli", "export", "--root_dir", complete, "--output", output],
-        ["-c", _SERVE, output / "1", given, acted],
+        ["-c", SERVE, output / "1", given, acted],
     ):
         done = subprocess.run(
             [sys.executable, "-W", "ignore", *map(str, command)],
@@ -191,7 +191,7 @@ def _create(root_dir):
 
 
 def _actions(root_dir):
-    """Returns the mode of the restored agent's policy for `_OBSERVATIONS`."""
+    """Returns the mode of the restored agent's policy for `OBSERVATIONS`."""
     from tf_agents.policies import greedy_policy
     from tf_agents.trajectories import time_step as ts
 
@@ -200,7 +200,7 @@ def _actions(root_dir):
         checkpoints.directory_of(str(root_dir / stages_of(root_dir)[-1]))
     )
     tf.train.Checkpoint(agent=agent).read(newest).expect_partial()
-    time_step = ts.restart(tf.constant(_OBSERVATIONS), batch_size=len(_OBSERVATIONS))
+    time_step = ts.restart(tf.constant(OBSERVATIONS), batch_size=len(OBSERVATIONS))
     return greedy_policy.GreedyPolicy(agent.policy).action(time_step).action.numpy()
 
 

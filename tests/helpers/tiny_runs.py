@@ -84,6 +84,12 @@ def environment():
     return {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
+def fresh_environment(**variables):
+    """Returns the environment variables of a process that `import fbrc_agent` has not changed."""
+    inherited = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
+    return {**inherited, **variables}
+
+
 def read_lines(root_dir):
     """Returns what metrics.jsonl holds; a line that is being written is left out."""
     path = pathlib.Path(root_dir) / "metrics.jsonl"

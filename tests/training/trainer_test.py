@@ -25,6 +25,8 @@ FBRC_LOSSES = {
     "behavior_gradient_norm",
     "q_policy",
     "q_data",
+    "q_start",
+    "log_mu_start",
     "entropy",
     "alpha",
 }
@@ -69,8 +71,8 @@ def test_run_has_the_documented_files(tiny_run):
 
 def test_result_has_the_documented_entries(tiny_run):
     result = read_result(tiny_run)
-    names = {"algorithm", "task", "seed", "data", "stages", "policy", "best_policy"}
-    assert set(result) == names
+    names = {"algorithm", "task", "reference_scores", "seed", "data", "stages"}
+    assert set(result) == names | {"policy", "best_policy"}
     assert result["algorithm"] == "fbrc"
     assert (result["task"], result["seed"]) == ("Pendulum-v1", 0)
     assert set(result["stages"]) == {"behavior", "fbrc"}
@@ -83,6 +85,7 @@ def test_result_has_the_documented_entries(tiny_run):
             "return_std",
             "returns",
             "normalized_score",
+            "doubts",
         }
         assert stage["steps"] == 20
         assert stage["updates_per_second"] > 0
@@ -113,6 +116,7 @@ def test_result_describes_the_data(tiny_run, pendulum_data):
         "action_size": 1,
         "action_minimum": [-2.0],
         "action_maximum": [2.0],
+        "normalization": None,
     }
 
 
