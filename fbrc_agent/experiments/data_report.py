@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from fbrc_agent.datasets import inspection
 from fbrc_agent.datasets.offline_data import OfflineData
@@ -92,7 +93,7 @@ def _draw_columns(axes: Axes, title: str, array: np.ndarray) -> None:
     for box in boxes["boxes"]:
         box.set_facecolor(figures.SKY)
     axes.set(title=f"{title}, 5% to 95%", xlabel="column", ylabel="value")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _returns(data: OfflineData) -> np.ndarray:
