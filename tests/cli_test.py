@@ -31,7 +31,9 @@ def train_refusal(capsys, tmp_path, data, **options):
 def test_missing_data_file(tmp_path, capsys):
     path = tmp_path / "none.hdf5"
     error = train_refusal(capsys, tmp_path, path)
-    assert error == f"train: {path}: there is no such file; the data source must be an HDF5 file."
+    assert error.startswith(
+        f"train: {path}: there is no such file; the data source must be the path"
+    )
 
 
 def test_truncated_data_file(tmp_path, pendulum_data, capsys):

@@ -7,7 +7,6 @@ have one pass through the policy, and losses that an algorithm adds its terms to
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Optional
 
-import gin
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.agents.sac import sac_agent
@@ -63,7 +62,6 @@ class TdError(NamedTuple):
     reward_scale_factor: types.Float
 
 
-@gin.configurable
 class OfflineSacAgent(sac_agent.SacAgent):
     """An offline actor-critic: `SacAgent`, and what its subclasses add to the three losses.
 

@@ -13,6 +13,10 @@ from tf_agents.typing import types
 from fbrc_agent.agents import algorithm, offline_sac
 
 
+# Not by a decorator: subclasses would call it too, and gin name it in their errors.
+_configured = gin.external_configurable(offline_sac.OfflineSacAgent, "OfflineSacAgent")
+
+
 @gin.configurable
 def create_sac_agent(
     time_step_spec: ts.TimeStep,
@@ -34,7 +38,7 @@ def create_sac_agent(
     shared = offline_sac.create_arguments(
         time_step_spec, action_spec, seed, target_entropy_per_dimension
     )
-    agent = offline_sac.OfflineSacAgent(time_step_spec, action_spec, **shared)
+    agent = _configured(time_step_spec, action_spec, **shared)
     offline_sac.check_optimizers(agent)
     return agent
 

@@ -35,6 +35,8 @@ def train(
 ) -> Trained:
     """Trains an algorithm on data, or resumes the run in `root_dir`, as the command `train` does.
 
+    With the name of a file, gin's configuration is cleared before and after.
+
     Args:
       data: The transitions, or `source` of `load_dataset`.
       root_dir: Directory of the run; what is in it is described in `training.trainer`.
@@ -51,15 +53,21 @@ def train(
     Raises:
       InputError, NotFiniteError: As of `trainer.train`.
     """
-    options: dict[str, Any] = {}
     if isinstance(algorithm, Algorithm):
-        options = {"algorithm": algorithm, "task": task, "steps": steps, "seed": seed}
-        configuration.parse([], bindings)
-    else:
-        gin.clear_config()
+        given = {"algorithm": algorithm, "task": task, "steps": steps, "seed": seed}
+        with gin.unlock_config():
+            configuration.parse([], bindings)
+        options = {name: value for name, value in given.items() if value is not None}
+        return _loaded(trainer.train(root_dir, data=data, **options))
+    gin.clear_config()
+    try:
         file = algorithm if algorithm.endswith(".gin") else f"{algorithm}.gin"
         configuration.parse([file], [*bindings, *configuration.common(task, None, steps, seed)])
-    given = {name: value for name, value in options.items() if value is not None}
-    result = trainer.train(root_dir, data=data, **given)
+        return _loaded(trainer.train(root_dir, data=data))
+    finally:
+        gin.clear_config()
+
+
+def _loaded(result: dict[str, Any]) -> Trained:
     sizes = result["data"]["observation_size"], result["data"]["action_size"]
     return Trained(result, saved_policy.load_action_fn(result["policy"], *sizes))

@@ -35,7 +35,8 @@ def sample(
       sample_shape: Shape of the samples, before that of a sample; one sample by default.
     """
     if seed is None:
-        return tf.nest.map_structure(lambda d: d.sample(sample_shape), distributions)
+        shape = [sample_shape] if sample_shape else []
+        return tf.nest.map_structure(lambda d: d.sample(*shape), distributions)
     replica = tf.distribute.get_replica_context()
     index = tf.cast(step, tf.int32)
     if replica is not None:

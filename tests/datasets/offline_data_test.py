@@ -165,6 +165,7 @@ def test_description_by_hand():
         "action_size": 1,
         "action_minimum": [-1.0],
         "action_maximum": [2.0],
+        "normalization": None,
     }
 
 

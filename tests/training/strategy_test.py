@@ -169,11 +169,12 @@ def run_of_two_workers(directory, data, **sizes):
 def test_only_the_chief_of_two_workers_writes(tmp_path, pendulum_data):
     tables = run_of_two_workers(tmp_path, pendulum_data, BEHAVIOR_STEPS=10, STEPS=10)
     assert tables[0] == tables[1]
-    assert tables[0][-2:] == [
+    assert [line for line in tables[0] if line.startswith(("policy:", "best:"))] == [
         f"policy: {tmp_path / 'run/policies/greedy/10'}",
         f"best:   {tmp_path / 'run/policies/best/10'}",
     ]
-    lines = [(line["stage"], line["step"]) for line in tiny_runs.read_lines(tmp_path / "run")]
+    records = tiny_runs.read_lines(tmp_path / "run")
+    lines = [(line["stage"], line["step"]) for line in records if "event" not in line]
     assert lines == [("behavior", 10)] * 2 + [("fbrc", 10)] * 2
     assert (tmp_path / "run/policies/greedy/10/saved_model.pb").exists()
     assert list(tmp_path.rglob("*.tmp*")) == []
