@@ -12,7 +12,6 @@ from tf_agents.typing import types
 
 from fbrc_agent.agents import algorithm, offline_sac
 
-
 # Not by a decorator: subclasses would call it too, and gin name it in their errors.
 _configured = gin.external_configurable(offline_sac.OfflineSacAgent, "OfflineSacAgent")
 

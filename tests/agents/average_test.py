@@ -33,7 +33,7 @@ def test_average_follows_its_recursion():
         assert np.abs(ours - last).max() > 1e-4
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_training_is_the_same_with_an_average(jit_compile):
     trained = []
     for options in ({}, {"actor_average_decay": 0.9}):
@@ -65,6 +65,7 @@ def test_decay_outside_of_its_range_is_refused():
         make(actor_average_decay=1.5)
 
 
+@pytest.mark.slow
 def test_run_evaluates_logs_and_exports_the_average(tmp_path, tiny_run, pendulum_data, capsys):
     """The losses are those of a run without an average."""
     bindings = [

@@ -3,10 +3,35 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from tf_agents.policies import actor_policy, greedy_policy
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import time_step as ts
 
 import fbrc_agent
+from fbrc_agent.networks import actor_network
+from fbrc_agent.policies import raw_observations
 from fbrc_agent.utils import json_files
 from tests.helpers import tiny_runs
+
+
+def test_policy_over_raw_observations_normalizes_them():
+    specs = ts.time_step_spec(tf.TensorSpec([2], tf.float32))
+    action_spec = tensor_spec.BoundedTensorSpec([1], tf.float32, -1.0, 1.0)
+    network = actor_network.create_actor_network(specs.observation, action_spec, (4,))
+    inner = actor_policy.ActorPolicy(specs, action_spec, network)
+    normalization = {"mean": [3.0, -1.0], "scale": [2.0, 0.5]}
+    outer = raw_observations.over_raw(inner, normalization)
+    raw = np.array([[4.0, 1.0], [3.0, -1.0]], np.float32)
+    normalized = (raw - [3.0, -1.0]) / [2.0, 0.5]
+    actions = [
+        greedy_policy.GreedyPolicy(policy)
+        .action(ts.restart(tf.constant(observation, tf.float32), batch_size=2))
+        .action.numpy()
+        for policy, observation in ((outer, raw), (inner, normalized))
+    ]
+    np.testing.assert_allclose(*actions, rtol=1e-6)
+    assert len(outer.variables()) == len(inner.variables())
+    assert raw_observations.over_raw(inner, None) is inner
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +63,7 @@ def runs(tmp_path_factory, pendulum_data):
     return raw, directory, results
 
 
+@pytest.mark.slow
 def test_policies_act_alike_on_raw_observations(runs):
     raw, _, (of_raw, of_shifted) = runs
     observations = raw.observations[:50]
@@ -47,6 +73,7 @@ def test_policies_act_alike_on_raw_observations(runs):
     assert np.abs(actions - of_raw.policy(observations + 1.0)).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_values_and_the_export_on_demand_take_raw_observations(runs, tmp_path):
     raw, directory, (_, of_shifted) = runs
     models = []
@@ -65,6 +92,7 @@ def test_values_and_the_export_on_demand_take_raw_observations(runs, tmp_path):
     np.testing.assert_allclose(exported, of_shifted.policy(moved), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_card_and_records_have_the_numbers(runs):
     raw, directory, (of_raw, _) = runs
     card = json_files.read_json(f"{of_raw.result['policy']}/policy.json")

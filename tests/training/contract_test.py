@@ -22,6 +22,7 @@ def test_fbrc(tmp_path, pendulum_data, tiny_run, capsys):
     contract.check_algorithm(arguments, pendulum_data, tmp_path, capsys, complete=tiny_run)
 
 
+@pytest.mark.slow
 def test_behavior_policy_alone(tmp_path, pendulum_data, capsys):
     def arguments(root_dir, **sizes):
         return tiny_runs.train_arguments(root_dir, pendulum_data, "behavior.gin", **sizes)

@@ -96,6 +96,7 @@ def test_a_run_is_continued_by_the_same_call(without_task):
         fbrc_agent.train(make_data(), str(root_dir), steps=20, seed=4, bindings=SMALL)
 
 
+@pytest.mark.slow
 def test_an_environment_of_ones_own_is_evaluated_in(tmp_path):
     """In a process of its own, by flags: module, raw returns, references that are bound."""
     (tmp_path / "robots.py").write_text(ROBOT)
