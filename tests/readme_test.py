@@ -23,7 +23,7 @@ def test_training_in_one_call(tmp_path):
     code = python_block("Your own data")
     assert "3000" in code and "8000" in code
     shortened = code.replace("3000", "2").replace("8000", "2")
-    run(shortened.replace('"]', '", "NUM_EVAL_EPISODES = 1"]'), tmp_path)
+    run(shortened.replace('= 2"]', '= 2", "NUM_EVAL_EPISODES = 1"]'), tmp_path)
 
 
 def test_training_in_python_and_serving(tmp_path):
