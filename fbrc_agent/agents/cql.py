@@ -16,7 +16,7 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 from tf_agents.utils import common, nest_utils
 
-from fbrc_agent.agents import algorithm, offline_sac, updates
+from fbrc_agent.agents import actor_critic, algorithm, offline_sac, updates
 from fbrc_agent.utils import checks, sampling
 
 CqlLossInfo = collections.namedtuple(
@@ -204,11 +204,11 @@ def create_cql_agent(
 ) -> CqlAgent:
     """Returns the gin-configured `CqlAgent`; arguments are as of `create_sac_agent`."""
     del pretrained
-    shared = offline_sac.create_arguments(
+    shared = actor_critic.create_arguments(
         time_step_spec, action_spec, seed, target_entropy_per_dimension
     )
     agent = CqlAgent(time_step_spec, action_spec, **shared)
-    offline_sac.check_optimizers(agent)
+    actor_critic.check_optimizers(agent)
     return agent
 
 
@@ -217,4 +217,4 @@ def cql() -> algorithm.Algorithm:
     """CQL as an algorithm."""
     gap = algorithm.Panel("Gap to all actions", "log Z - Q", {"cql_gap": "mean of both critics"})
     multiplier = algorithm.Panel("CQL's multiplier", "m", {"cql_multiplier": "m"})
-    return offline_sac.make_algorithm("cql", "CQL", create_cql_agent, panels=(gap, multiplier))
+    return actor_critic.make_algorithm("cql", "CQL", create_cql_agent, panels=(gap, multiplier))

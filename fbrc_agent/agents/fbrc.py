@@ -16,7 +16,7 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 from tf_agents.utils import common
 
-from fbrc_agent.agents import algorithm, arguments, behavior, offline_sac
+from fbrc_agent.agents import actor_critic, algorithm, arguments, behavior, offline_sac
 from fbrc_agent.networks import action_gradient, network_checks
 from fbrc_agent.networks import critic_network as critic_networks
 from fbrc_agent.utils import checks
@@ -330,13 +330,13 @@ def create_fbrc_agent(
       pretrained: mu by the name "behavior".
       target_entropy_per_dimension: The target entropy divided by A, nats; the authors' is -1.
     """
-    shared = offline_sac.create_arguments(
+    shared = actor_critic.create_arguments(
         time_step_spec, action_spec, seed, target_entropy_per_dimension
     )
     agent = FbrcAgent(
         time_step_spec, action_spec, behavior_network=pretrained["behavior"], **shared
     )
-    offline_sac.check_optimizers(agent)
+    actor_critic.check_optimizers(agent)
     return agent
 
 
@@ -352,7 +352,7 @@ def fbrc() -> algorithm.Algorithm:
         },
         log_scale=True,
     )
-    return offline_sac.make_algorithm(
+    return actor_critic.make_algorithm(
         "fbrc",
         "F-BRC",
         create_fbrc_agent,

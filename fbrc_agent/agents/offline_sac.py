@@ -5,61 +5,25 @@ have one pass through the policy, and losses that an algorithm adds its terms to
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, Optional
 
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.agents.sac import sac_agent
 from tf_agents.networks import network
 from tf_agents.policies import actor_policy, tf_policy
-from tf_agents.train.utils import train_utils
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 from tf_agents.utils import common, nest_utils
 
 from fbrc_agent.agents import algorithm, arguments, average, updates
-from fbrc_agent.networks import actor_network as actor_networks
-from fbrc_agent.networks import critic_network as critic_networks
+from fbrc_agent.agents.updates import States, TdError
 from fbrc_agent.networks import network_checks
-from fbrc_agent.utils import checks, sampling
+from fbrc_agent.utils import sampling
 
 # The draws of actions in a step: a' of the target, a of an algorithm's own term, of the actor's and
 # of the temperature's loss, and of the diagnostics.
 TARGET, OWN_TERM, ACTOR, TEMPERATURE, DIAGNOSTICS = _DRAWS = range(5)
-
-LOSS_PANELS = (
-    algorithm.Panel("Critic loss", "", {"critic_loss": "critic loss"}, log_scale=True),
-    algorithm.Panel("Actor loss", "", {"actor_loss": "actor loss"}),
-)
-POLICY_PANELS = (
-    algorithm.Panel(
-        "Value of actions",
-        "Q, units of return",
-        {
-            "q_policy": "a ~ policy",
-            "q_data": "a in the data",
-            "q_start": "mode of the policy, where episodes begin",
-        },
-    ),
-    algorithm.Panel("Policy entropy", "nats", {"entropy": "entropy"}),
-    algorithm.Panel("Policy temperature", "alpha", {"alpha": "alpha"}),
-)
-
-
-class States(NamedTuple):
-    """Time steps, and what several terms of an update need at them."""
-
-    time_steps: ts.TimeStep
-    policy: Optional[types.NestedDistribution]  # pi(.|s); None where no action is drawn.
-    behavior: Optional[types.NestedDistribution]  # mu(.|s), of algorithms that need it.
-
-
-class TdError(NamedTuple):
-    """What makes J of Q: an elementwise loss of (target, prediction), discount and reward scale."""
-
-    loss_fn: types.LossFn
-    gamma: types.Float
-    reward_scale_factor: types.Float
 
 
 class OfflineSacAgent(sac_agent.SacAgent):
@@ -431,62 +395,3 @@ class OfflineSacAgent(sac_agent.SacAgent):
         if self._include_critic_entropy_term or self._gamma >= 1.0:
             return None
         return algorithm.Discounting(self._reward_scale_factor, self._reward_bonus, self._gamma)
-
-
-def create_arguments(
-    time_step_spec: ts.TimeStep,
-    action_spec: types.BoundedTensorSpec,
-    seed: int,
-    target_entropy_per_dimension: float,
-) -> dict[str, Any]:
-    """Returns what the gin-configured agents of all actor-critics are made of.
-
-    Args:
-      time_step_spec: A `TimeStep` spec.
-      action_spec: A `BoundedTensorSpec` of shape [A].
-      seed: Seed of the weights and samples.
-      target_entropy_per_dimension: The target entropy divided by A, nats.
-    """
-    # Each stage sets the seed, so that a network from another run changes nothing.
-    tf.keras.utils.set_random_seed(seed)
-    observation_spec = time_step_spec.observation
-    return {
-        "critic_network": critic_networks.create_offset_network((observation_spec, action_spec)),
-        "actor_network": actor_networks.create_actor_network(observation_spec, action_spec),
-        "target_entropy": target_entropy_per_dimension * action_spec.shape.num_elements(),
-        "train_step_counter": train_utils.create_train_step(),
-        "seed": seed,
-    }
-
-
-def check_optimizers(agent: OfflineSacAgent, *more: str) -> None:
-    """Refuses an agent without optimizers, which could not be trained, with an InputError."""
-    for name in ("actor_optimizer", "critic_optimizer", "alpha_optimizer", *more):
-        checks.check_optimizer(name, getattr(agent, f"_{name}"))
-
-
-def make_algorithm(
-    name: str,
-    label: str,
-    create_agent: Callable[..., tf_agent.TFAgent],
-    panels: Sequence[algorithm.Panel] = (),
-    **attributes: Any,
-) -> algorithm.Algorithm:
-    """Returns the record of an algorithm whose agent is an `OfflineSacAgent`.
-
-    Args:
-      name: As of `Algorithm`.
-      label: As of `Algorithm`.
-      create_agent: As of `Algorithm`.
-      panels: Those of the algorithm's own numbers.
-      **attributes: Other attributes of `Algorithm`.
-    """
-    shared = {
-        "diagnostics": OfflineSacAgent.diagnostics,
-        "values": lambda agent, observation, action: agent.values(observation, action),
-        "average_policy": lambda agent: agent.average_policy,
-        "discounting": OfflineSacAgent.discounting,
-        "q_names": ("q_data", "q_policy"),
-        "panels": (*LOSS_PANELS, *panels, *POLICY_PANELS),
-    }
-    return algorithm.Algorithm(name, label, create_agent, **{**shared, **attributes})

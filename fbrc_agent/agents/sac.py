@@ -10,7 +10,7 @@ from tf_agents.networks import network
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 
-from fbrc_agent.agents import algorithm, offline_sac
+from fbrc_agent.agents import actor_critic, algorithm, offline_sac
 
 # Not by a decorator: subclasses would call it too, and gin name it in their errors.
 _configured = gin.external_configurable(offline_sac.OfflineSacAgent, "OfflineSacAgent")
@@ -34,15 +34,15 @@ def create_sac_agent(
       target_entropy_per_dimension: The target entropy divided by A, nats.
     """
     del pretrained
-    shared = offline_sac.create_arguments(
+    shared = actor_critic.create_arguments(
         time_step_spec, action_spec, seed, target_entropy_per_dimension
     )
     agent = _configured(time_step_spec, action_spec, **shared)
-    offline_sac.check_optimizers(agent)
+    actor_critic.check_optimizers(agent)
     return agent
 
 
 @gin.configurable
 def sac() -> algorithm.Algorithm:
     """SAC as an algorithm."""
-    return offline_sac.make_algorithm("sac", "SAC", create_sac_agent)
+    return actor_critic.make_algorithm("sac", "SAC", create_sac_agent)

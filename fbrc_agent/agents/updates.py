@@ -1,10 +1,28 @@
-"""An agent's update: gradients, the order of its reads and writes, its compilation by XLA."""
+"""An agent's update: what its terms share, the order of its reads and writes, XLA."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Callable, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 import tensorflow as tf
+from tf_agents.trajectories import time_step as ts
+from tf_agents.typing import types
+
+
+class States(NamedTuple):
+    """Time steps, and what several terms of an update need at them."""
+
+    time_steps: ts.TimeStep
+    policy: Optional[types.NestedDistribution]  # pi(.|s); None where no action is drawn.
+    behavior: Optional[types.NestedDistribution]  # mu(.|s), of algorithms that need it.
+
+
+class TdError(NamedTuple):
+    """What makes J of Q: an elementwise loss of (target, prediction), discount and reward scale."""
+
+    loss_fn: types.LossFn
+    gamma: types.Float
+    reward_scale_factor: types.Float
 
 
 @contextlib.contextmanager
