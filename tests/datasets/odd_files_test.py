@@ -224,9 +224,6 @@ def _good(tmp_path_factory):
         source, names = make_source(kind, str(root / kind), columns)
         made[kind] = (root / kind, os.path.basename(source), names)
     try:
-        (root / "tfrecord").mkdir()
-        episodes_test.write_tfrecords(root / "tfrecord/log.tfrecord", logs.make_episodes())
-        made["tfrecord"] = (root / "tfrecord", "log.tfrecord", None)
         minari = pytest.importorskip("minari")
         for data_format in ("hdf5", "arrow"):
             folder = root / f"minari {data_format}"
@@ -234,6 +231,9 @@ def _good(tmp_path_factory):
                 patch.setenv("MINARI_DATASETS_PATH", str(folder))
                 episodes_test.create(minari, logs.make_episodes(), data_format=data_format)
             made[f"minari {data_format}"] = (folder, "test/log-v0", None)
+        (root / "tfrecord").mkdir()
+        episodes_test.write_tfrecords(root / "tfrecord/log.tfrecord", logs.make_episodes())
+        made["tfrecord"] = (root / "tfrecord", "log.tfrecord", None)
     except pytest.skip.Exception:
         pass
     return made
