@@ -32,36 +32,43 @@ _POLICY_PANELS = (
 )
 
 
-def create_arguments(
+def create_agent(
+    agent_class: Callable[..., offline_sac.OfflineSacAgent],
     time_step_spec: ts.TimeStep,
     action_spec: types.BoundedTensorSpec,
     seed: int,
     target_entropy_per_dimension: float,
-) -> dict[str, Any]:
-    """Returns what the gin-configured agents of all actor-critics are made of.
+    **arguments: Any,
+) -> Any:
+    """Returns the gin-configured agent of a class, with F-BRC's authors' actor and critic networks.
 
     Args:
+      agent_class: The class.
       time_step_spec: A `TimeStep` spec.
       action_spec: A `BoundedTensorSpec` of shape [A].
       seed: Seed of the weights and samples.
       target_entropy_per_dimension: The target entropy divided by A, nats.
+      **arguments: More arguments of the class.
+
+    Raises:
+      InputError: If it has no optimizer of its actor, critics or temperature.
     """
     # Each stage sets the seed, so that a network from another run changes nothing.
     tf.keras.utils.set_random_seed(seed)
     observation_spec = time_step_spec.observation
-    return {
-        "critic_network": critic_network.create_offset_network((observation_spec, action_spec)),
-        "actor_network": actor_network.create_actor_network(observation_spec, action_spec),
-        "target_entropy": target_entropy_per_dimension * action_spec.shape.num_elements(),
-        "train_step_counter": train_utils.create_train_step(),
-        "seed": seed,
-    }
-
-
-def check_optimizers(agent: offline_sac.OfflineSacAgent, *more: str) -> None:
-    """Refuses an agent without optimizers, which could not be trained, with an InputError."""
-    for name in ("actor_optimizer", "critic_optimizer", "alpha_optimizer", *more):
+    agent = agent_class(
+        time_step_spec,
+        action_spec,
+        critic_network=critic_network.create_offset_network((observation_spec, action_spec)),
+        actor_network=actor_network.create_actor_network(observation_spec, action_spec),
+        target_entropy=target_entropy_per_dimension * action_spec.shape.num_elements(),
+        train_step_counter=train_utils.create_train_step(),
+        seed=seed,
+        **arguments,
+    )
+    for name in ("actor_optimizer", "critic_optimizer", "alpha_optimizer"):
         checks.check_optimizer(name, getattr(agent, f"_{name}"))
+    return agent
 
 
 def make_algorithm(

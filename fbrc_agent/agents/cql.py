@@ -204,12 +204,13 @@ def create_cql_agent(
 ) -> CqlAgent:
     """Returns the gin-configured `CqlAgent`; arguments are as of `create_sac_agent`."""
     del pretrained
-    shared = actor_critic.create_arguments(
-        time_step_spec, action_spec, seed, target_entropy_per_dimension
+    return actor_critic.create_agent(
+        CqlAgent,
+        time_step_spec,
+        action_spec,
+        seed,
+        target_entropy_per_dimension,
     )
-    agent = CqlAgent(time_step_spec, action_spec, **shared)
-    actor_critic.check_optimizers(agent)
-    return agent
 
 
 @gin.configurable

@@ -330,14 +330,14 @@ def create_fbrc_agent(
       pretrained: mu by the name "behavior".
       target_entropy_per_dimension: The target entropy divided by A, nats; the authors' is -1.
     """
-    shared = actor_critic.create_arguments(
-        time_step_spec, action_spec, seed, target_entropy_per_dimension
+    return actor_critic.create_agent(
+        FbrcAgent,
+        time_step_spec,
+        action_spec,
+        seed,
+        target_entropy_per_dimension,
+        behavior_network=pretrained["behavior"],
     )
-    agent = FbrcAgent(
-        time_step_spec, action_spec, behavior_network=pretrained["behavior"], **shared
-    )
-    actor_critic.check_optimizers(agent)
-    return agent
 
 
 @gin.configurable

@@ -34,12 +34,13 @@ def create_sac_agent(
       target_entropy_per_dimension: The target entropy divided by A, nats.
     """
     del pretrained
-    shared = actor_critic.create_arguments(
-        time_step_spec, action_spec, seed, target_entropy_per_dimension
+    return actor_critic.create_agent(
+        _configured,
+        time_step_spec,
+        action_spec,
+        seed,
+        target_entropy_per_dimension,
     )
-    agent = _configured(time_step_spec, action_spec, **shared)
-    actor_critic.check_optimizers(agent)
-    return agent
 
 
 @gin.configurable
