@@ -202,7 +202,7 @@ class OfflineSacAgent(sac_agent.SacAgent):
         state = policy.get_initial_state(batch_size)
         return policy.distribution(time_steps, policy_state=state).action
 
-    def _sample(self, policy: types.NestedDistribution, draw: int, sample_shape=()):
+    def _sample(self, policy: types.NestedDistribution, draw: int, sample_shape=None):
         """Returns a ~ pi(.|s) and log pi(a|s)."""
         step, draws = self.train_step_counter, self.num_draws
         actions = sampling.sample(policy, self._seed, step, draw, draws, sample_shape)

@@ -3,7 +3,6 @@
 TensorFlow's stateful generators keep a position that no checkpoint holds.
 """
 
-from collections.abc import Sequence
 from typing import Optional
 
 import tensorflow as tf
@@ -16,7 +15,7 @@ def sample(
     step: tf.Variable,
     draw: int,
     num_draws: int,
-    sample_shape: Sequence[int] = (),
+    sample_shape: Optional[types.Shape] = None,
 ) -> types.NestedTensor:
     """Returns samples of each distribution of a nest.
 
@@ -32,10 +31,10 @@ def sample(
       step: Counts the training steps, t.
       draw: Which of the draws of a step this is, 0 to `num_draws` - 1.
       num_draws: D.
-      sample_shape: Shape of the samples, before that of a sample; one sample by default.
+      sample_shape: Shape of the samples, before that of a sample, a list or a tensor; None for one.
     """
+    shape = () if sample_shape is None else (sample_shape,)
     if seed is None:
-        shape = [sample_shape] if sample_shape else []
         return tf.nest.map_structure(lambda d: d.sample(*shape), distributions)
     replica = tf.distribute.get_replica_context()
     index = tf.cast(step, tf.int32)
@@ -44,7 +43,7 @@ def sample(
     leaves = tf.nest.flatten(distributions)
     samples = [
         distribution.sample(
-            sample_shape,
+            *shape,
             seed=tf.stack([tf.constant(seed), (index * len(leaves) + leaf) * num_draws + draw]),
         )
         for leaf, distribution in enumerate(leaves)

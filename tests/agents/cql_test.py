@@ -77,7 +77,7 @@ def record(agent):
     """Returns what the agent draws: by the number of the draw, actions and log densities."""
     drawn, sample, uniform = {}, agent._sample, agent._uniform
 
-    def recorded(policy, draw, sample_shape=()):
+    def recorded(policy, draw, sample_shape=None):
         drawn[draw] = sample(policy, draw, sample_shape)
         return drawn[draw]
 
@@ -178,6 +178,13 @@ def test_multiplier_moves_towards_its_solution(jit_compile, threshold, direction
     agent.train(experience())
     # The first step of Adam is its rate.
     np.testing.assert_allclose(agent._log_multiplier, direction * 0.1, rtol=1e-3)
+
+
+@pytest.mark.parametrize("seed", [5, None])
+def test_training_compiled_as_a_function_with_and_without_a_seed(seed):
+    agent = make(seed=seed)
+    info = tf.function(agent.train)(experience())
+    assert np.isfinite(info.loss) and int(agent.train_step_counter) == 1
 
 
 def test_without_a_threshold_the_multiplier_stays():
