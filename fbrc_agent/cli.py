@@ -257,12 +257,14 @@ def data(flags: argparse.Namespace) -> None:
     """
     from fbrc_agent.datasets import preprocessing, sources
     from fbrc_agent.experiments import data_report
+    from fbrc_agent.utils import atomic_files
 
-    logging.disable(logging.WARNING)  # They are in the description.
-    configuration.parse(flags.gin_file, flags.gin_bindings)
-    loaded = preprocessing.preprocess(sources.load_dataset(flags.source))
-    print(data_report.describe(loaded))
     output = flags.output or data_report.default_picture(flags.source)
+    atomic_files.check_path(output)
+    configuration.parse(flags.gin_file, flags.gin_bindings)
+    with configuration.without_log(logging.WARNING):  # They are in the description.
+        loaded = preprocessing.preprocess(sources.load_dataset(flags.source))
+    print(data_report.describe(loaded))
     print(f"picture: {data_report.draw(loaded, output)}")
 
 

@@ -50,7 +50,7 @@ class Finding:
 # `{columns}` are those of all findings of the kind; the other numbers are of the first one.
 SENTENCES = {
     "constant_column": (
-        "{columns} is {minimum:g} in every row; it tells the networks nothing, leave it out."
+        "{columns} is {minimum:g} in every row; the networks learn nothing from it, leave it out."
     ),
     "large_scale": (
         "{columns} has values of about {typical:g} ({minimum:g} to {maximum:g}), which drown the "

@@ -70,7 +70,8 @@ def _best(data: OfflineData, fraction: float) -> OfflineData:
         name: checks.as_float32(array[kept]) for name, array in data.arrays.items()
     }
     starts = np.append(0, np.cumsum(data.episode_lengths[chosen])[:-1])
-    return dataclasses.replace(data, **arrays, episode_starts=starts)
+    # Not `rows_left_out`: those have no next observation.
+    return dataclasses.replace(data, **arrays, episode_starts=starts, num_rows=int(kept.sum()))
 
 
 def _normalized(data: OfflineData) -> OfflineData:

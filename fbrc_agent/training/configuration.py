@@ -1,10 +1,11 @@
 """Gin files and bindings, and the macros that all algorithms' files have in common."""
 
+import contextlib
 import logging
 import os
 import sys
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Optional
 
 from fbrc_agent.utils import os_errors
@@ -13,6 +14,17 @@ from fbrc_agent.utils.errors import InputError
 # An open quote or parenthesis is a TokenError.
 _MISTAKES = (OSError, ValueError, SyntaxError, TypeError, ImportError, tokenize.TokenError)
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+@contextlib.contextmanager
+def without_log(level: int) -> Iterator[None]:
+    """Keeps records of a level and below out of all logs."""
+    before = logging.root.manager.disable
+    logging.disable(level)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
@@ -38,16 +50,14 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
             sys.path.append(directory)  # Last: it hides no installed module.
     # gin logs an error for every place where a file is not, also if it is in a later one; where it
     # finds none it raises.
-    logging.disable(logging.ERROR)
     source = f"gin configuration ({', '.join(files)})" if files else "--gin_bindings"
     try:
-        gin.parse_config_files_and_bindings(list(files), list(bindings))
+        with without_log(logging.ERROR):
+            gin.parse_config_files_and_bindings(list(files), list(bindings))
     except RecursionError as error:
         raise InputError(f"{source}: a file or macro includes itself.") from error
     except _MISTAKES as error:
         raise InputError(f"{source}: {_gin_reason(error, bindings)}.") from error
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def _gin_reason(error: Exception, bindings: Sequence[str]) -> str:

@@ -37,9 +37,10 @@ def read_metrics(root_dir: str, stage: Optional[str] = None) -> list[dict[str, A
     return [record for record in records if stage in (None, record["stage"])]
 
 
-def read_events(root_dir: str) -> list[dict[str, Any]]:
-    """Returns the events of root_dir/metrics.jsonl; raises as `read_metrics`."""
-    return [record for record in _read(root_dir) if "event" in record]
+def read_events(root_dir: str, stage: Optional[str] = None) -> list[dict[str, Any]]:
+    """Returns the events of root_dir/metrics.jsonl; arguments and errors as of `read_metrics`."""
+    records = [record for record in _read(root_dir) if "event" in record]
+    return [record for record in records if stage in (None, record["stage"])]
 
 
 def scores(records: Sequence[Mapping[str, Any]], step: int) -> Optional[Mapping[str, Any]]:

@@ -66,8 +66,7 @@ def paths(root_dir: str, stage: str, step: int) -> dict[str, Any]:
       `policy`, the last one; `best_policy`, None if no return is known; and `average_policy`, where
       there is one.
     """
-    events = [event for event in run_log.read_events(root_dir) if event["stage"] == stage]
-    best_step = best(run_log.read_metrics(root_dir, stage), events)
+    best_step = best(run_log.read_metrics(root_dir, stage), run_log.read_events(root_dir, stage))
     average = os.path.join(AVERAGE, str(step))
     return {
         "policy": os.path.join(LAST, str(step)),
@@ -137,8 +136,8 @@ def export_run(
     stages = (json_files.read_json(path, ["stages"]) or {"stages": {}})["stages"]
     steps = {stage.name: stages.get(stage.name, {}).get("steps") for stage in algorithm.pretraining}
     steps[algorithm.name] = int(agent.train_step_counter.numpy())
-    records, events = run_log.read_metrics(root_dir, algorithm.name), run_log.read_events(root_dir)
-    events = [event for event in events if event["stage"] == algorithm.name]
+    records = run_log.read_metrics(root_dir, algorithm.name)
+    events = run_log.read_events(root_dir, algorithm.name)
     source = origin(run, steps, records, events)
     policy = of_agent(algorithm, agent, run["data"])[""]
     if policy_format == "tf_agents":

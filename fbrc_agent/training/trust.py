@@ -113,8 +113,8 @@ def largest_supported_value(offline: OfflineData, discounting: Discounting) -> O
     """Returns the largest discounted return to go G anywhere in the data, in the critic's units.
 
     Where the data was cut k steps later, not at a terminal, G is of k steps only: G / (1 - gamma^k)
-    takes the rewards to go on alike. Rows with gamma^k above 1/2 say too little of what goes on.
-    Returns None if there are no others.
+    assumes that rewards continue alike. Rows with gamma^k above 1/2 are left out: most of their sum
+    would be assumed. Returns None if there are no others.
     """
     scale, bonus, gamma = discounting
     rewards = (scale * offline.rewards.astype(np.float64) + bonus).tolist()

@@ -4,7 +4,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from fbrc_agent.datasets import offline_data
+from fbrc_agent.datasets import hdf5, offline_data
 from fbrc_agent.experiments import data_report
 from tests.helpers import tiny_runs
 
@@ -29,6 +29,22 @@ def test_description_has_counts_statistics_and_warnings():
     assert actions.splitlines()[1].split()[1:6:4] == ["-0.5", "0.5"]
     assert bounds == "bounds of the actions: [-1.0] to [1.0]"
     assert "is 5000 in every row" in warnings and warnings.startswith("warning: ")
+
+
+def test_command_has_the_warnings_once(tmp_path, capsys, caplog):
+    source, size = tmp_path / "constant.hdf5", 20
+    actions, ends = np.linspace(-0.9, 0.9, size)[:, None], np.zeros(size, bool)
+    hdf5.save_d4rl_hdf5(str(source), actions, actions, np.ones(size), ends, ends, {})
+    assert tiny_runs.run_command("data", source, "--output", tmp_path / "picture.png") == 0
+    assert "warning: rewards is 1 in every row" in capsys.readouterr().out
+    assert caplog.records == []
+
+
+def test_command_refuses_a_place_that_is_not_there(tmp_path, pendulum_data, capsys):
+    arguments = ["data", pendulum_data, "--output", tmp_path / "missing" / "picture.png"]
+    assert tiny_runs.run_command(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and "picture.png: cannot be written" in captured.err
 
 
 def test_command_describes_what_a_run_is_trained_on(tmp_path, pendulum_data, capsys):
